@@ -7,13 +7,26 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod address;
 mod architecture;
+mod layout;
 mod memory;
+mod register;
+mod register_file;
+pub mod x86_64;
 
 pub use address::{Gpa, Gva};
 pub use architecture::Architecture;
+pub use layout::{FeatureSet, Layout, LayoutEntry, LayoutKind, RegisterError};
 pub use memory::PhysicalMemory;
+pub use register::{
+    Encoding, FlagField, Format, GdbGroup, GdbType, GenericRole, Register, RegisterGroup,
+    RegisterGroups, RegisterId, View, Writable,
+};
+pub use register_file::RegisterFile;
