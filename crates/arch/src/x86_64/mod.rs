@@ -1,3 +1,10 @@
 //! x86-64 guests, in every mode of the processor.
 
+pub mod control;
+pub mod debug;
+pub mod mode;
 pub mod registers;
+pub mod segment;
+
+pub use mode::CpuMode;
+pub use segment::{Segment, SegmentAttributes, SegmentRegister};
