@@ -1,0 +1,197 @@
+//! Where the programs and files are that tests need and the workspace does not contain.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use crate::MachineError;
+
+/// The directory that holds the workspace's `Cargo.toml`.
+#[must_use]
+pub fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// Finds an executable file called `name` in `PATH`.
+#[must_use]
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+/// What tests, demo and benchmarks use from outside the workspace.
+///
+/// `./x setup` finds or fetches each thing and records it in `target/trapline/environment`. An environment
+/// variable overrides each: `TRAPLINE_KERNEL`, `TRAPLINE_KERNEL_MODULES`, `TRAPLINE_BUSYBOX`,
+/// `TRAPLINE_QEMU`, `TRAPLINE_GDB`, `TRAPLINE_LLDB`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    paths: BTreeMap<String, PathBuf>,
+}
+
+macro_rules! tools {
+    ($($(#[$doc:meta])* $name:ident, $set:ident, $variable:literal, $what:literal;)*) => {
+        impl Environment {
+            /// The environment variables that name things, each with what it names.
+            pub const VARIABLES: &[(&str, &str)] = &[$(($variable, $what)),*];
+
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`MachineError::NotSetUp`] when it is neither recorded nor named by its variable.
+                pub fn $name(&self) -> Result<&Path, MachineError> {
+                    self.paths
+                        .get($variable)
+                        .map(PathBuf::as_path)
+                        .ok_or(MachineError::NotSetUp { what: $what, variable: $variable })
+                }
+
+                #[doc = concat!("Records the path of ", $what, ".")]
+                pub fn $set(&mut self, path: PathBuf) {
+                    self.paths.insert($variable.to_owned(), path);
+                }
+            )*
+        }
+    };
+}
+
+tools! {
+    /// The distribution's kernel, a bzImage.
+    kernel, set_kernel, "TRAPLINE_KERNEL", "the distribution's kernel image";
+    /// The directory of that kernel's modules, its `lib/modules/VERSION`.
+    kernel_modules, set_kernel_modules, "TRAPLINE_KERNEL_MODULES", "the kernel's module directory";
+    /// A busybox that needs no shared library.
+    busybox, set_busybox, "TRAPLINE_BUSYBOX", "a static busybox";
+    /// `qemu-system-x86_64`, 9.1 or newer.
+    qemu, set_qemu, "TRAPLINE_QEMU", "qemu-system-x86_64";
+    /// GDB.
+    gdb, set_gdb, "TRAPLINE_GDB", "gdb";
+    /// LLDB.
+    lldb, set_lldb, "TRAPLINE_LLDB", "lldb";
+}
+
+impl Environment {
+    /// The directory of what `./x` fetches and records, `target/trapline` in the workspace.
+    #[must_use]
+    pub fn directory() -> PathBuf {
+        workspace_root().join("target").join("trapline")
+    }
+
+    /// What `./x setup` recorded, with the environment variables applied on top.
+    ///
+    /// Without a record the result holds the variables' values only: each missing thing is an error where
+    /// it is asked for, so that a test which needs less can still run.
+    #[must_use]
+    pub fn load() -> Self {
+        let mut environment = Self::recorded();
+        for (variable, _) in Self::VARIABLES {
+            if let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) {
+                environment
+                    .paths
+                    .insert((*variable).to_owned(), PathBuf::from(value));
+            }
+        }
+        environment
+    }
+
+    /// What `./x setup` recorded, without regard to the environment variables.
+    #[must_use]
+    pub fn recorded() -> Self {
+        Self::parse(&fs::read_to_string(Self::record()).unwrap_or_default())
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// [`MachineError::File`] when it cannot be written.
+    pub fn save(&self) -> Result<(), MachineError> {
+        let text: String = self
+            .paths
+            .iter()
+            .map(|(variable, path)| format!("{variable}={}\n", path.display()))
+            .collect();
+        // Written aside and renamed, so that another process never reads half a record.
+        let record = Self::record();
+        let aside = record.with_extension("new");
+        fs::write(&aside, text).map_err(MachineError::file(&aside))?;
+        fs::rename(&aside, &record).map_err(MachineError::file(&record))
+    }
+
+    /// A program of this workspace, such as `trapline`.
+    ///
+    /// It is looked for where `TRAPLINE_PROGRAMS` says (`./x test` sets it to the release build), and else
+    /// beside the running test.
+    ///
+    /// # Errors
+    /// [`MachineError::NotBuilt`] when it is in neither place.
+    pub fn program(name: &str) -> Result<PathBuf, MachineError> {
+        let directory = match env::var_os("TRAPLINE_PROGRAMS") {
+            Some(directory) => Some(PathBuf::from(directory)),
+            None => env::current_exe()
+                .ok()
+                .and_then(|own| Some(profile_directory(own.parent()?))),
+        };
+        directory
+            .map(|directory| directory.join(name))
+            .filter(|program| program.is_file())
+            .ok_or_else(|| MachineError::NotBuilt(name.to_owned()))
+    }
+
+    fn record() -> PathBuf {
+        Self::directory().join("environment")
+    }
+
+    fn parse(text: &str) -> Self {
+        let entries = text.lines().filter_map(|line| line.split_once('='));
+        let paths = entries
+            .map(|(key, path)| (key.to_owned(), PathBuf::from(path)))
+            .collect();
+        Self { paths }
+    }
+}
+
+/// Test programs live in `target/PROFILE/deps`, their neighbours in `target/PROFILE`.
+fn profile_directory(directory: &Path) -> PathBuf {
+    if directory.ends_with("deps") || directory.ends_with("examples") {
+        directory.parent().unwrap_or(directory).to_owned()
+    } else {
+        directory.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back() {
+        let environment =
+            Environment::parse("TRAPLINE_GDB=/usr/bin/gdb\nnonsense\nTRAPLINE_KERNEL=/a=b\n");
+        assert_eq!(environment.gdb().unwrap(), Path::new("/usr/bin/gdb"));
+        assert_eq!(environment.kernel().unwrap(), Path::new("/a=b"));
+    }
+
+    #[test]
+    fn a_missing_thing_names_its_variable() {
+        let error = Environment::default().qemu().unwrap_err().to_string();
+        assert!(error.contains("TRAPLINE_QEMU"), "{error}");
+    }
+
+    #[test]
+    fn test_programs_find_their_neighbours() {
+        assert_eq!(
+            profile_directory(Path::new("/t/debug/deps")),
+            Path::new("/t/debug")
+        );
+        assert_eq!(
+            profile_directory(Path::new("/t/debug")),
+            Path::new("/t/debug")
+        );
+    }
+}
