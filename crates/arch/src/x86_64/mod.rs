@@ -3,8 +3,10 @@
 pub mod control;
 pub mod debug;
 pub mod mode;
+pub mod paging;
 pub mod registers;
 pub mod segment;
 
 pub use mode::CpuMode;
+pub use paging::PagingState;
 pub use segment::{Segment, SegmentAttributes, SegmentRegister};
