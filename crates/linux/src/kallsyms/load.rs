@@ -1,0 +1,414 @@
+//! Reading the kernel's symbol tables, with every count and length checked.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use trapline_arch::Gva;
+
+use super::tokens::TokenTable;
+use super::{
+    Addresses, BLOCK_SYMBOLS, Block, Kallsyms, LengthEncoding, MAX_NAME_BYTES, MAX_NAMES_BYTES,
+    MAX_SYMBOLS, OffsetRule, Symbol,
+};
+use crate::memory::{VirtualMemory, read_exact, read_u32, read_u64};
+use crate::vmcoreinfo::VmcoreInfo;
+
+/// How much of the names is read at a time, in bytes.
+const NAMES_CHUNK_BYTES: usize = 64 << 10;
+/// How much of the addresses is read at a time, in bytes.
+const ADDRESS_CHUNK_BYTES: usize = 4096;
+
+/// Where the kernel's symbol tables are.
+///
+/// They are addresses for the memory that is given to [`Kallsyms::load_tables`] with them: virtual
+/// ones from VMCOREINFO, physical ones from a [`TableScanner`](super::TableScanner).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableAddresses {
+    /// `kallsyms_num_syms`, a 32-bit word.
+    pub num_syms: Gva,
+    /// `kallsyms_names`.
+    pub names: Gva,
+    /// `kallsyms_token_table`.
+    pub token_table: Gva,
+    /// `kallsyms_token_index`, of 256 16-bit words.
+    pub token_index: Gva,
+    /// The addresses of the symbols.
+    pub addresses: AddressTable,
+}
+
+/// Where the addresses of the symbols are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressTable {
+    /// `CONFIG_KALLSYMS_BASE_RELATIVE`, as every 64-bit distribution kernel has it.
+    Relative {
+        /// `kallsyms_offsets`, 32-bit words.
+        offsets: Gva,
+        /// `kallsyms_relative_base`, a 64-bit word.
+        relative_base: Gva,
+    },
+    /// `kallsyms_addresses`, 64-bit words.
+    Absolute(Gva),
+}
+
+impl TableAddresses {
+    /// Takes the addresses from VMCOREINFO, which has them since Linux 6.0.
+    ///
+    /// Returns `None` for an older kernel and for one without `CONFIG_KALLSYMS`.
+    #[must_use]
+    pub fn from_vmcoreinfo(info: &VmcoreInfo) -> Option<Self> {
+        let relative = info
+            .symbol("kallsyms_offsets")
+            .zip(info.symbol("kallsyms_relative_base"));
+        let addresses = match relative {
+            Some((offsets, relative_base)) => AddressTable::Relative {
+                offsets,
+                relative_base,
+            },
+            None => AddressTable::Absolute(info.symbol("kallsyms_addresses")?),
+        };
+        Some(Self {
+            num_syms: info.symbol("kallsyms_num_syms")?,
+            names: info.symbol("kallsyms_names")?,
+            token_table: info.symbol("kallsyms_token_table")?,
+            token_index: info.symbol("kallsyms_token_index")?,
+            addresses,
+        })
+    }
+}
+
+/// Why the kernel's symbols could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KallsymsError {
+    /// VMCOREINFO does not tell where the tables are: the kernel is older than 6.0 or has no
+    /// `CONFIG_KALLSYMS`. A [`TableScanner`](super::TableScanner) may find them.
+    #[error("the kernel does not tell where its symbol tables are")]
+    NoTables,
+    /// Memory at the address is missing or not mapped.
+    #[error("{table} at {address} cannot be read")]
+    Unreadable {
+        /// The kernel's name of the table.
+        table: &'static str,
+        /// Where the table was to be read.
+        address: Gva,
+    },
+    /// The number of symbols is zero or above the limit of 524,288.
+    #[error("{0} symbols are none or too many")]
+    Count(u32),
+    /// The token table and its index contradict each other.
+    #[error("the token table is damaged")]
+    Tokens,
+    /// The entry of this symbol is empty, too long or begins with no type letter.
+    #[error("the name of symbol {0} is damaged")]
+    BadName(u32),
+    /// The compressed names are longer than the limit of 8 MiB.
+    #[error("the names are longer than 8 MiB")]
+    NamesTooLong,
+    /// The addresses are not in ascending order from this symbol on.
+    #[error("the address of symbol {0} is out of order")]
+    Unsorted(u32),
+    /// The table does not give `_stext` the address that VMCOREINFO gives it.
+    #[error("the tables do not have _stext at {expected}")]
+    Disagrees {
+        /// The address in VMCOREINFO.
+        expected: Gva,
+    },
+    /// There is no memory for the tables in the debug server.
+    #[error("out of memory")]
+    OutOfMemory,
+}
+
+impl Kallsyms {
+    /// Reads the symbols of the kernel that `info` describes.
+    ///
+    /// `memory` must show the kernel image: [`ImageMemory`](crate::ImageMemory), or a vCPU's page
+    /// tables. It copies about 2 MB and takes some ten milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// `NoTables` if `info` does not tell where the tables are; the others if they cannot be read
+    /// or are not what a kernel has.
+    pub fn load(memory: &dyn VirtualMemory, info: &VmcoreInfo) -> Result<Self, KallsymsError> {
+        let tables = TableAddresses::from_vmcoreinfo(info).ok_or(KallsymsError::NoTables)?;
+        Self::load_tables(memory, &tables, info.symbol("_stext"))
+    }
+
+    /// Reads the symbols from tables at known places.
+    ///
+    /// `stext` is the run-time address of `_stext` where that is known, to check the result by.
+    ///
+    /// # Errors
+    ///
+    /// All of [`KallsymsError`] but `NoTables`.
+    pub fn load_tables(
+        memory: &dyn VirtualMemory,
+        tables: &TableAddresses,
+        stext: Option<Gva>,
+    ) -> Result<Self, KallsymsError> {
+        // Before 6.1 the top bit of a length was part of it. Lengths from 128 on do not occur in
+        // practice there, so the later reading fits both, but if it does not, it is not lost yet.
+        let modern = Self::load_as(memory, tables, stext, LengthEncoding::OneOrTwoBytes);
+        match modern {
+            Err(KallsymsError::BadName(_) | KallsymsError::Disagrees { .. }) => {
+                Self::load_as(memory, tables, stext, LengthEncoding::OneByte).or(modern)
+            }
+            done => done,
+        }
+    }
+
+    fn load_as(
+        memory: &dyn VirtualMemory,
+        tables: &TableAddresses,
+        stext: Option<Gva>,
+        lengths: LengthEncoding,
+    ) -> Result<Self, KallsymsError> {
+        let count = read_u32(memory, tables.num_syms)
+            .ok_or(unreadable("kallsyms_num_syms", tables.num_syms))?;
+        if count == 0 || count > MAX_SYMBOLS {
+            return Err(KallsymsError::Count(count));
+        }
+        let tokens = TokenTable::load(memory, tables.token_table, tables.token_index)?;
+        let addresses = load_addresses(memory, tables.addresses, count)?;
+        let mut names = NameReader::new(memory, tables.names, lengths, tokens);
+        names.read(count)?;
+        let mut symbols = Self {
+            tokens: Box::new(names.tokens),
+            names: names.bytes,
+            lengths,
+            blocks: names.blocks,
+            addresses,
+            first_in_image: 0,
+            total: names.total,
+        };
+        symbols.check_order()?;
+        symbols.first_in_image = symbols.partition_point(|address| address >> 63 == 0);
+        match stext {
+            Some(expected)
+                if !symbols
+                    .by_name("_stext")
+                    .any(|found| found.address == expected) =>
+            {
+                Err(KallsymsError::Disagrees { expected })
+            }
+            _ => Ok(symbols),
+        }
+    }
+
+    fn check_order(&self) -> Result<(), KallsymsError> {
+        let mut last = 0;
+        for index in 0..self.len() {
+            let address = self.address(index).unwrap_or(0);
+            if address < last {
+                return Err(KallsymsError::Unsorted(
+                    u32::try_from(index).unwrap_or(u32::MAX),
+                ));
+            }
+            last = address;
+        }
+        Ok(())
+    }
+}
+
+const fn unreadable(table: &'static str, address: Gva) -> KallsymsError {
+    KallsymsError::Unreadable { table, address }
+}
+
+fn load_addresses(
+    memory: &dyn VirtualMemory,
+    table: AddressTable,
+    count: u32,
+) -> Result<Addresses, KallsymsError> {
+    match table {
+        AddressTable::Absolute(table) => {
+            let words = load_words(memory, table, count, u64::from_le_bytes);
+            Ok(Addresses::Absolute(
+                words.map_err(|error| error.of("kallsyms_addresses", table))?,
+            ))
+        }
+        AddressTable::Relative {
+            offsets: table,
+            relative_base,
+        } => {
+            let base = read_u64(memory, relative_base)
+                .ok_or(unreadable("kallsyms_relative_base", relative_base))?;
+            let offsets = load_words(memory, table, count, u32::from_le_bytes)
+                .map_err(|error| error.of("kallsyms_offsets", table))?;
+            // No image is 2 GiB long, so that a negative offset tells the rule: the first
+            // address in the image, that of `_text`, has one if the rule is that one.
+            let negative = offsets.iter().any(|offset| offset.cast_signed() < 0);
+            let rule = if negative {
+                OffsetRule::AbsolutePerCpu
+            } else {
+                OffsetRule::FromBase
+            };
+            Ok(Addresses::Relative {
+                base,
+                rule,
+                offsets,
+            })
+        }
+    }
+}
+
+/// Why words could not be loaded, before it is known which.
+enum WordsError {
+    Unreadable,
+    OutOfMemory,
+}
+
+impl WordsError {
+    const fn of(self, table: &'static str, address: Gva) -> KallsymsError {
+        match self {
+            Self::Unreadable => unreadable(table, address),
+            Self::OutOfMemory => KallsymsError::OutOfMemory,
+        }
+    }
+}
+
+fn load_words<T, const SIZE: usize>(
+    memory: &dyn VirtualMemory,
+    table: Gva,
+    count: u32,
+    decode: impl Fn([u8; SIZE]) -> T,
+) -> Result<Vec<T>, WordsError> {
+    let count = count as usize;
+    let mut words = Vec::new();
+    words
+        .try_reserve_exact(count)
+        .map_err(|_| WordsError::OutOfMemory)?;
+    let mut chunk = [0; ADDRESS_CHUNK_BYTES];
+    while words.len() < count {
+        let left_bytes = count.saturating_sub(words.len()).saturating_mul(SIZE);
+        let chunk = chunk
+            .get_mut(..left_bytes.min(ADDRESS_CHUNK_BYTES))
+            .unwrap_or_default();
+        let done_bytes = words.len().saturating_mul(SIZE) as u64;
+        let place = table
+            .checked_add(done_bytes)
+            .ok_or(WordsError::Unreadable)?;
+        if !read_exact(memory, place, chunk) {
+            return Err(WordsError::Unreadable);
+        }
+        words.extend(
+            chunk
+                .as_chunks::<SIZE>()
+                .0
+                .iter()
+                .map(|bytes| decode(*bytes)),
+        );
+    }
+    Ok(words)
+}
+
+/// Reads compressed names of which only the number is known.
+///
+/// `bytes[..position]` are whole entries; what is behind them was read ahead.
+struct NameReader<'a> {
+    memory: &'a dyn VirtualMemory,
+    table: Gva,
+    lengths: LengthEncoding,
+    tokens: TokenTable,
+    bytes: Vec<u8>,
+    position: usize,
+    blocks: Vec<Block>,
+    total: Block,
+    /// The plain length of the name that each code stands for.
+    token_bytes: [u16; 256],
+}
+
+impl<'a> NameReader<'a> {
+    fn new(
+        memory: &'a dyn VirtualMemory,
+        table: Gva,
+        lengths: LengthEncoding,
+        tokens: TokenTable,
+    ) -> Self {
+        let mut token_bytes = [0; 256];
+        for (code, len_bytes) in (0_u8..=255).zip(token_bytes.iter_mut()) {
+            *len_bytes = u16::try_from(tokens.token(code).len()).unwrap_or(u16::MAX);
+        }
+        Self {
+            memory,
+            table,
+            lengths,
+            tokens,
+            bytes: Vec::new(),
+            position: 0,
+            blocks: Vec::new(),
+            total: Block::default(),
+            token_bytes,
+        }
+    }
+
+    fn read(&mut self, count: u32) -> Result<(), KallsymsError> {
+        let block_count = (count as usize).div_ceil(BLOCK_SYMBOLS);
+        self.blocks
+            .try_reserve_exact(block_count)
+            .map_err(|_| KallsymsError::OutOfMemory)?;
+        for index in 0..count {
+            if (index as usize).is_multiple_of(BLOCK_SYMBOLS) {
+                self.total.names_bytes =
+                    u32::try_from(self.position).map_err(|_| KallsymsError::NamesTooLong)?;
+                self.blocks.push(self.total);
+            }
+            self.read_name(index)?;
+        }
+        self.bytes.truncate(self.position);
+        self.bytes.shrink_to_fit();
+        Ok(())
+    }
+
+    fn read_name(&mut self, index: u32) -> Result<(), KallsymsError> {
+        loop {
+            let rest = self.bytes.get(self.position..).unwrap_or_default();
+            if let Some((codes, entry_bytes)) = self.lengths.split(rest) {
+                let (name_bytes, is_local) =
+                    self.measure(codes).ok_or(KallsymsError::BadName(index))?;
+                self.position = self.position.saturating_add(entry_bytes);
+                self.total.text_bytes = self.total.text_bytes.saturating_add(name_bytes);
+                self.total.local_count = self.total.local_count.saturating_add(is_local.into());
+                return Ok(());
+            }
+            // Two bytes of length say at most 32 KiB, so that the memory is always read ahead of
+            // a name by less than a chunk.
+            if rest.len() > MAX_NAME_BYTES.saturating_add(2) {
+                return Err(KallsymsError::BadName(index));
+            }
+            self.read_ahead()?;
+        }
+    }
+
+    /// Returns how long the name is with a NUL in place of its type letter, and whether it is
+    /// local, or `None` if it is no name.
+    fn measure(&self, codes: &[u8]) -> Option<(u32, bool)> {
+        let letter = *self.tokens.token(*codes.first()?).first()?;
+        let is_letter = letter.is_ascii_alphabetic() || matches!(letter, b'?' | b'-');
+        if !is_letter || codes.len() > MAX_NAME_BYTES {
+            return None;
+        }
+        let lengths = codes
+            .iter()
+            .filter_map(|code| self.token_bytes.get(usize::from(*code)));
+        let len_bytes = lengths.fold(0_u32, |sum, len| sum.saturating_add(u32::from(*len)));
+        let fits = len_bytes as usize <= MAX_NAME_BYTES;
+        fits.then(|| (len_bytes, Symbol::is_local_letter(letter)))
+    }
+
+    fn read_ahead(&mut self) -> Result<(), KallsymsError> {
+        let error = unreadable("kallsyms_names", self.table);
+        let len_bytes = self.bytes.len();
+        if len_bytes >= MAX_NAMES_BYTES {
+            return Err(KallsymsError::NamesTooLong);
+        }
+        let place = self.table.checked_add(len_bytes as u64).ok_or(error)?;
+        self.bytes
+            .try_reserve_exact(NAMES_CHUNK_BYTES)
+            .map_err(|_| KallsymsError::OutOfMemory)?;
+        self.bytes
+            .resize(len_bytes.saturating_add(NAMES_CHUNK_BYTES), 0);
+        let chunk = self.bytes.get_mut(len_bytes..).unwrap_or_default();
+        // The tables may end at the end of mapped memory, so a short read is right.
+        let count = self.memory.read_virtual(place, chunk).min(chunk.len());
+        self.bytes.truncate(len_bytes.saturating_add(count));
+        if count == 0 { Err(error) } else { Ok(()) }
+    }
+}
