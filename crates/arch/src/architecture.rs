@@ -1,8 +1,119 @@
 //! The guest's architecture as a value.
 
+use crate::{Gva, LayoutKind, Register, RegisterFile, x86_64};
+
 /// A guest's instruction set architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Architecture {
     /// x86 with the 64-bit extension, in whatever mode it runs.
     X86_64,
+}
+
+/// When a watchpoint stops a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WatchTiming {
+    /// Before the access: the instruction has yet to execute.
+    BeforeAccess,
+    /// After the access: the program counter is past the instruction.
+    AfterAccess,
+}
+
+impl Architecture {
+    /// Returns the table of the architecture's registers.
+    #[must_use]
+    pub const fn registers(self) -> &'static [Register] {
+        match self {
+            Self::X86_64 => x86_64::registers::TABLE,
+        }
+    }
+
+    /// Makes a register file of zeros.
+    #[must_use]
+    pub fn new_register_file(self) -> RegisterFile {
+        RegisterFile::new(self.registers())
+    }
+
+    /// Returns the layout a client gets that asks for none.
+    #[must_use]
+    pub const fn native_layout(self) -> LayoutKind {
+        match self {
+            Self::X86_64 => LayoutKind::X86_64,
+        }
+    }
+
+    /// Returns the bytes of the instruction that stops a vCPU.
+    #[must_use]
+    pub const fn software_breakpoint(self) -> &'static [u8] {
+        match self {
+            // INT3, in its one-byte form.
+            Self::X86_64 => &[0xcc],
+        }
+    }
+
+    /// Returns how far past a software breakpoint the program counter is when it has stopped a
+    /// vCPU, in bytes.
+    ///
+    /// Source: SDM vol. 3A, "Exception and Interrupt Reference", #BP is a trap. A hypervisor that
+    /// intercepts the exception before delivery may find the counter still on the instruction.
+    #[must_use]
+    pub const fn breakpoint_trap_offset_bytes(self) -> u64 {
+        match self {
+            Self::X86_64 => 1,
+        }
+    }
+
+    /// Returns whether a client may give `kind` with a software or hardware breakpoint (`Z0`,
+    /// `Z1`).
+    ///
+    /// On x86 the kind is the length of the instruction planted, which is 1. Clients that know no
+    /// kinds send 0.
+    ///
+    /// Source: GDB manual, "Packets", `z type,addr,kind`.
+    #[must_use]
+    pub const fn accepts_breakpoint_kind(self, kind: u64) -> bool {
+        match self {
+            Self::X86_64 => matches!(kind, 0 | 1),
+        }
+    }
+
+    /// Returns how many addresses the debug registers hold, breakpoints and watchpoints together.
+    #[must_use]
+    pub const fn hardware_slot_count(self) -> usize {
+        match self {
+            Self::X86_64 => x86_64::debug::SLOT_COUNT,
+        }
+    }
+
+    /// Returns when a watchpoint stops a vCPU.
+    #[must_use]
+    pub const fn watch_timing(self) -> WatchTiming {
+        match self {
+            Self::X86_64 => WatchTiming::AfterAccess,
+        }
+    }
+
+    /// Returns the longest instruction in bytes.
+    #[must_use]
+    pub const fn max_instruction_len_bytes(self) -> usize {
+        match self {
+            Self::X86_64 => x86_64::instruction::MAX_LEN_BYTES,
+        }
+    }
+
+    /// Returns the virtual address of the next instruction.
+    #[must_use]
+    pub fn pc(self, registers: &RegisterFile) -> Gva {
+        match self {
+            Self::X86_64 => x86_64::mode::linear_pc(registers),
+        }
+    }
+
+    /// Returns the virtual address of the top of the stack.
+    #[must_use]
+    pub fn sp(self, registers: &RegisterFile) -> Gva {
+        match self {
+            Self::X86_64 => x86_64::mode::linear_sp(registers),
+        }
+    }
 }

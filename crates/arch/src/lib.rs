@@ -22,7 +22,7 @@ mod register_file;
 pub mod x86_64;
 
 pub use address::{Gpa, Gva};
-pub use architecture::Architecture;
+pub use architecture::{Architecture, WatchTiming};
 pub use layout::{FeatureSet, Layout, LayoutEntry, LayoutKind, RegisterError};
 pub use memory::PhysicalMemory;
 pub use register::{

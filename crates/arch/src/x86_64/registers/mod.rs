@@ -59,3 +59,53 @@ pub(crate) fn order(kind: LayoutKind, features: FeatureSet) -> Vec<Run> {
     );
     runs
 }
+
+/// Returns the register `xmm` `number`, 0 to 31.
+#[must_use]
+pub fn xmm(number: usize) -> Option<RegisterId> {
+    nth(&[(XMM0, 16), (XMM16, 16)], number)
+}
+
+/// Returns bits 255:128 of the vector register `number`, 0 to 31.
+#[must_use]
+pub fn ymmh(number: usize) -> Option<RegisterId> {
+    nth(&[(YMM0H, 16), (YMM16H, 16)], number)
+}
+
+/// Returns bits 511:256 of the vector register `number`, 0 to 31.
+#[must_use]
+pub fn zmmh(number: usize) -> Option<RegisterId> {
+    nth(&[(ZMM0H, 32)], number)
+}
+
+/// Returns the element `number` of the x87 stack, 0 to 7, counted from its top.
+#[must_use]
+pub fn st(number: usize) -> Option<RegisterId> {
+    nth(&[(ST0, 8)], number)
+}
+
+/// Returns the opmask register `number`, 0 to 7.
+#[must_use]
+pub fn k(number: usize) -> Option<RegisterId> {
+    nth(&[(K0, 8)], number)
+}
+
+/// Returns register `number` of a family that lies in runs of adjacent rows of the table.
+fn nth(runs: &[(RegisterId, usize)], number: usize) -> Option<RegisterId> {
+    let mut index = number;
+    for (first, count) in runs {
+        match index.checked_sub(*count) {
+            None => {
+                return first
+                    .0
+                    .checked_add(u16::try_from(index).ok()?)
+                    .map(RegisterId);
+            }
+            Some(rest) => index = rest,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
