@@ -25,7 +25,8 @@ mod tests;
 /// Whether a finished body is run-length encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunLength {
-    /// Runs of four and more bytes are shortened.
+    /// Runs of four and more bytes are shortened. The body is gone over byte by byte for it, at a
+    /// tenth of the speed of [`Encoder::hex_bytes`], so bulk replies are better sent without.
     On,
     /// The body stays as written. Microsoft's EXDI client needs this.
     Off,
@@ -173,9 +174,9 @@ impl<'a> Encoder<'a> {
 
     /// Writes a refusal in words, `E.` and text, which GDB shows to its user.
     ///
-    /// Only for a session that may get it: GDB takes it in most replies, from version 16 on if
-    /// `error-message+` was offered; LLDB after `QEnableErrorStrings` has a form of its own, see
-    /// [`Self::error_lldb`]. GDB does not un-escape it, so a reserved byte becomes `?`.
+    /// A client that offers `error-message+` takes it in every reply, any other GDB only in some.
+    /// LLDB has a form of its own, see [`Self::error_lldb`]. GDB does not un-escape it, so a
+    /// reserved byte becomes `?`.
     pub fn error_text(&mut self, text: &str) -> &mut Self {
         self.text("E.");
         for part in text.split_inclusive(escape::is_reserved_char) {

@@ -43,7 +43,7 @@ impl Encoder<'_> {
 
     /// Writes an expedited register: its number, and its bytes in target order.
     pub fn register(&mut self, number: u32, bytes: &[u8]) -> &mut Self {
-        // LLDB takes a key for a register only if it has exactly two digits up to 0xff.
+        // Two digits at least, as both clients' own servers write them.
         if number <= 0xff {
             let [low, ..] = number.to_le_bytes();
             self.hex_bytes(&[low]);

@@ -8,16 +8,16 @@ use super::{Deframer, Direction, Found, INTERRUPT, Kind, State};
 /// name or thread id as annex.
 const MAX_HEAD_BYTES: usize = 1024;
 
+/// How much is compared at once.
+const CHUNK_BYTES: usize = 16;
+
 /// A run repeats its byte as often as its count byte's value less this.
 const RUN_BIAS: u8 = 29;
 
 impl Deframer {
     /// Takes bytes that stand for themselves, many at a time.
     pub(super) fn take_plain(&mut self, input: &mut &[u8]) {
-        let plain_len = input
-            .iter()
-            .position(|byte| matches!(byte, b'#' | b'$' | b'}' | b'*' | &INTERRUPT))
-            .unwrap_or(input.len());
+        let plain_len = plain_len_bytes(input);
         let Some((plain, rest)) = input.split_at_checked(plain_len) else {
             return;
         };
@@ -94,7 +94,7 @@ impl Deframer {
     }
 
     fn resume_body(&mut self, byte: u8) -> Option<Found> {
-        if matches!(byte, b'#' | b'$' | b'}' | b'*' | INTERRUPT) {
+        if is_special(byte) {
             return self.in_body(byte);
         }
         self.count(byte);
@@ -128,6 +128,32 @@ impl Deframer {
             Direction::Replies => false,
         }
     }
+}
+
+/// Returns the length of the longest front of `bytes` without a byte of a special meaning.
+fn plain_len_bytes(bytes: &[u8]) -> usize {
+    let (chunks, _) = bytes.as_chunks::<CHUNK_BYTES>();
+    let all_plain = |chunk: &&[u8; CHUNK_BYTES]| {
+        !chunk
+            .iter()
+            .fold(false, |found, &byte| found | is_special(byte))
+    };
+    let front = chunks
+        .iter()
+        .take_while(all_plain)
+        .count()
+        .saturating_mul(CHUNK_BYTES);
+    let rest = bytes.get(front..).unwrap_or_default();
+    let in_rest = rest
+        .iter()
+        .position(|&byte| is_special(byte))
+        .unwrap_or(rest.len());
+    front.saturating_add(in_rest)
+}
+
+/// Compares without a branch, so that a compiler compares a whole chunk by vector instructions.
+const fn is_special(byte: u8) -> bool {
+    (byte == b'#') | (byte == b'$') | (byte == b'}') | (byte == b'*') | (byte == INTERRUPT)
 }
 
 /// Tells whether a request that begins with `body` goes on with binary data.
