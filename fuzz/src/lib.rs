@@ -1,0 +1,15 @@
+//! The bodies of the fuzz targets, as plain functions, so that a stable compiler can run them too.
+//!
+//! Each takes any bytes and panics if a promise is broken.
+
+mod framing;
+mod request;
+
+pub use framing::framing;
+pub use request::request;
+
+/// A fuzz target: the name of its seed folder and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[("framing", framing), ("request", request)];
