@@ -486,6 +486,32 @@ fn breakpoint_conditions_and_commands() {
     ]);
 }
 
+#[test]
+fn lists_as_gdb_13_sends_them_are_read() {
+    // `break *0x1000 if $rax == 5 && *(int*)0x2000 == 3`
+    let condition =
+        b"Z0,1000,1;X25,260000164022051320000e21002223200019162022031320001d2100222201210024220027";
+    let Request::InsertBreakpoint(breakpoint) = parse(condition) else {
+        panic!()
+    };
+    let lengths: Vec<_> = bytecode(breakpoint.conditions)
+        .iter()
+        .map(Vec::len)
+        .collect();
+    assert_eq!(lengths, [0x25]);
+    // `dprintf *0x1234,"hi\n"` with `dprintf-style agent`
+    let command = b"Z0,1234,1;cmds:1,Xe,220022003400000568695c6e0027";
+    let Request::InsertBreakpoint(breakpoint) = parse(command) else {
+        panic!()
+    };
+    let commands = breakpoint.commands.unwrap();
+    assert!(breakpoint.conditions.is_empty() && commands.persist);
+    assert_eq!(
+        bytecode(commands.list),
+        [vec(b"\"\0\"\x004\0\0\x05hi\\n\0'")]
+    );
+}
+
 fn vec(bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
