@@ -197,6 +197,14 @@ impl Register {
         register
     }
 
+    /// Puts the 32-bit form into another feature of the target description.
+    pub(super) const fn narrow_in(mut self, feature: &'static str) -> Self {
+        if let Some(narrow) = &mut self.narrow {
+            narrow.feature = feature;
+        }
+        self
+    }
+
     /// Makes this the flags register, of which clients see 32 bits as `eflags`.
     pub(super) const fn eflags(mut self) -> Self {
         self.view.name = "eflags";
