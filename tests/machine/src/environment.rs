@@ -106,21 +106,43 @@ impl Environment {
         Self::parse(&fs::read_to_string(Self::record()).unwrap_or_default())
     }
 
-    /// Writes the record.
+    /// Writes the record. What an environment variable overrides now stays as it was recorded.
     ///
     /// # Errors
     /// [`MachineError::File`] when it cannot be written.
     pub fn save(&self) -> Result<(), MachineError> {
-        let text: String = self
-            .paths
-            .iter()
-            .map(|(variable, path)| format!("{variable}={}\n", path.display()))
-            .collect();
+        let recorded = Self::recorded();
+        let mut text = String::new();
+        for (variable, _) in Self::VARIABLES {
+            let source = if Self::overridden(variable).is_some() {
+                &recorded
+            } else {
+                self
+            };
+            if let Some(path) = source.paths.get(*variable) {
+                text.push_str(&format!("{variable}={}\n", path.display()));
+            }
+        }
         // Written aside and renamed, so that another process never reads half a record.
         let record = Self::record();
         let aside = record.with_extension("new");
         fs::write(&aside, text).map_err(MachineError::file(&aside))?;
         fs::rename(&aside, &record).map_err(MachineError::file(&record))
+    }
+
+    /// The environment variables that name something which does not exist.
+    #[must_use]
+    pub fn wrong_overrides() -> Vec<(&'static str, PathBuf)> {
+        let variables = Self::VARIABLES.iter();
+        let set =
+            variables.filter_map(|(variable, _)| Some((*variable, Self::overridden(variable)?)));
+        set.filter(|(_, path)| !path.exists()).collect()
+    }
+
+    fn overridden(variable: &str) -> Option<PathBuf> {
+        env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
     }
 
     /// A program of this workspace, such as `trapline`.

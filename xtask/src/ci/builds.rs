@@ -1,0 +1,144 @@
+//! Checks that cargo and rustc make.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use trapline_test_machine::{Environment, workspace_root};
+
+use super::{Context, layers};
+use crate::command::{cargo, command, output, succeed};
+
+/// The libraries that are there without an operating system.
+const BARE_LIBRARIES: [&str; 5] = [
+    "libcore-",
+    "liballoc-",
+    "libcompiler_builtins-",
+    "librustc_std_workspace_core-",
+    "librustc_std_workspace_alloc-",
+];
+
+/// The workspace and the fuzz targets, which are a workspace of their own, are formatted.
+pub(super) fn format(_: &mut Context<'_>) -> Result<()> {
+    succeed(cargo().args(["fmt", "--all", "--check"]))?;
+    succeed(cargo().args([
+        "fmt",
+        "--all",
+        "--check",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+    ]))
+}
+
+/// There is no warning of rustc or clippy.
+pub(super) fn lints(_: &mut Context<'_>) -> Result<()> {
+    let deny = ["--", "-D", "warnings"];
+    let everything = ["clippy", "--locked", "--all-targets", "--quiet"];
+    succeed(cargo().args(everything).arg("--workspace").args(deny))?;
+    succeed(
+        cargo()
+            .args(everything)
+            .args(["--manifest-path", "fuzz/Cargo.toml"])
+            .args(deny),
+    )
+}
+
+/// Every link in the documentation leads somewhere.
+pub(super) fn documentation(_: &mut Context<'_>) -> Result<()> {
+    succeed(
+        cargo()
+            .args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+/// Neither the crates in `crates/` nor anything they depend on reaches `std`.
+///
+/// They are checked against a set of libraries that holds `core` and `alloc` and nothing else, so that any use
+/// of `std` by any of them is a compile error. This needs no other toolchain. Where rustup has the bare-metal
+/// target, they are also built for it.
+pub(super) fn no_std(context: &mut Context<'_>) -> Result<()> {
+    let crates = layers::bare_crates()?;
+    let packages: Vec<_> = crates.iter().flat_map(|name| ["--package", name]).collect();
+    let host = host_triple()?;
+    let sysroot = Environment::directory().join("bare-sysroot");
+    fill_sysroot(&sysroot, &host)?;
+    let flags = format!("--sysroot\u{1f}{}", sysroot.display());
+    let target_directory = Environment::directory().join("bare-target");
+    succeed(
+        cargo()
+            .args(["check", "--lib", "--quiet", "--locked", "--target", &host])
+            .args(&packages)
+            .arg("--target-dir")
+            .arg(&target_directory)
+            // For a named target these flags stay away from build scripts and procedural macros.
+            .env("CARGO_ENCODED_RUSTFLAGS", flags),
+    )?;
+    let bare = "x86_64-unknown-none";
+    let libraries = output(command("rustc").args(["--print", "target-libdir", "--target", bare]))?;
+    if !Path::new(libraries.trim()).is_dir() {
+        context.did_not_run.push(format!(
+            "build of crates/ for {bare}: rustup has not installed that target (their use of core and alloc only \
+             was checked for {host})"
+        ));
+        return Ok(());
+    }
+    let build = ["build", "--lib", "--quiet", "--locked", "--target", bare];
+    succeed(
+        cargo()
+            .args(build)
+            .args(&packages)
+            .arg("--target-dir")
+            .arg(&target_directory),
+    )
+}
+
+fn host_triple() -> Result<String> {
+    let version = output(command("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+/// Makes `directory` a sysroot of `core` and `alloc` alone.
+fn fill_sysroot(directory: &Path, host: &str) -> Result<()> {
+    let source = output(command("rustc").args(["--print", "target-libdir"]))?;
+    let libraries = directory.join("lib/rustlib").join(host).join("lib");
+    // Made anew each time: the toolchain may have been updated since.
+    if directory.exists() {
+        fs::remove_dir_all(directory)?;
+    }
+    fs::create_dir_all(&libraries)?;
+    let mut count = 0;
+    for entry in fs::read_dir(source.trim())? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if BARE_LIBRARIES.iter().any(|prefix| name.starts_with(prefix)) {
+            symlink(&path, libraries.join(name))?;
+            count += 1;
+        }
+    }
+    if count < 3 {
+        bail!("no core, alloc and compiler_builtins in {}", source.trim());
+    }
+    Ok(())
+}
+
+/// The files of the workspace that git knows, and those it would be given next, relative to the root.
+pub(super) fn tracked_files() -> Result<Vec<String>> {
+    let list = [
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "-z",
+    ];
+    let text = output(command("git").args(list))?;
+    let files = text.split('\0').filter(|path| !path.is_empty());
+    let root = workspace_root();
+    Ok(files
+        .filter(|path| root.join(path).is_file())
+        .map(str::to_owned)
+        .collect())
+}
