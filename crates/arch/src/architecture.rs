@@ -4,7 +4,6 @@ use crate::{Gva, LayoutKind, Register, RegisterFile, x86_64};
 
 /// A guest's instruction set architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Architecture {
     /// x86 with the 64-bit extension, in whatever mode it runs.
     X86_64,

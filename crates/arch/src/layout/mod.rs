@@ -20,7 +20,6 @@ use crate::{
 
 /// The shape of a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum LayoutKind {
     /// All registers of x86-64, numbered as QEMU and GDB number them.
     X86_64,

@@ -1,5 +1,7 @@
 //! Modes of the processor, and linear addresses as each mode forms them.
 
+use core::fmt;
+
 use thiserror::Error;
 
 use super::{
@@ -28,6 +30,20 @@ pub enum CpuMode {
     Compatibility32,
     /// Long mode, 64-bit code.
     Long64,
+}
+
+impl fmt::Display for CpuMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Real => "real mode",
+            Self::Virtual8086 => "virtual-8086 mode",
+            Self::Protected16 => "16-bit protected mode",
+            Self::Protected32 => "32-bit protected mode",
+            Self::Compatibility16 => "16-bit compatibility mode",
+            Self::Compatibility32 => "32-bit compatibility mode",
+            Self::Long64 => "64-bit mode",
+        })
+    }
 }
 
 impl CpuMode {

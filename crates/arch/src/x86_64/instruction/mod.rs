@@ -106,6 +106,19 @@ impl Decoded {
         class::classify(&self.instruction)
     }
 
+    /// Returns the size in bytes of the values that an IRET takes from the stack, or `None` for
+    /// another instruction.
+    #[must_use]
+    pub fn interrupt_return_size_bytes(&self) -> Option<u8> {
+        use iced_x86::Mnemonic;
+        match self.instruction.mnemonic() {
+            Mnemonic::Iret => Some(2),
+            Mnemonic::Iretd => Some(4),
+            Mnemonic::Iretq => Some(8),
+            _ => None,
+        }
+    }
+
     /// Returns whether the instruction repeats.
     #[must_use]
     pub fn repetition(&self) -> Repetition {

@@ -220,4 +220,6 @@ impl PagingState {
 }
 
 #[cfg(test)]
+mod region_tests;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,97 @@
+//! Why a vCPU left the guest, and why it stopped for the debugger.
+
+use trapline_arch::{Gpa, Gva};
+
+use super::AccessError;
+
+/// How a guest came to its end (rule R12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GuestEnd {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// A triple fault: the processor met a fault that it could not deliver.
+    TripleFault,
+    /// The hypervisor could not enter the guest; the number is the hardware's reason.
+    EntryFailed(u64),
+    /// The hypervisor could not go on with the guest; the number is its own code.
+    InternalError(u64),
+}
+
+/// A return from the guest to the hypervisor that concerns the debugger.
+///
+/// Exits that the hypervisor handles by itself (a port, MMIO, an emulated instruction) do not
+/// appear, with one exception: while [`Entry::step`](super::Entry::step) is set, an instruction that
+/// the hypervisor completed by emulation ends the step, so it is reported as
+/// [`Debug`](Self::Debug) with `step` set (rule R5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VmExit {
+    /// The vCPU left the guest because [`Command::Stop`](super::Command::Stop) asked for it.
+    Interrupted,
+    /// The vCPU met a breakpoint instruction (x86 `int3`, Arm `BRK`) and nothing was delivered to
+    /// the guest. The pc is that of the instruction.
+    BreakpointInstruction,
+    /// A debug exception was raised and nothing was delivered to the guest.
+    Debug {
+        /// A single step ended.
+        step: bool,
+        /// The hardware slots of [`Entry::hardware`](super::Entry::hardware) that hit, bit n for
+        /// slot n. Where the entry asked for no slots, bit n is the guest's own breakpoint n.
+        slots: u32,
+        /// The data address, where the hardware tells it.
+        data_address: Option<Gva>,
+    },
+    /// The guest is at its end; the vCPU cannot be entered again without a reset.
+    Ended(GuestEnd),
+}
+
+/// What accesses a watchpoint is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WatchKind {
+    /// Writes: GDB's `watch`, packet `Z2`.
+    Write,
+    /// Reads: GDB's `rwatch`, packet `Z3`.
+    Read,
+    /// Both: GDB's `awatch`, packet `Z4`.
+    Access,
+}
+
+/// Why a vCPU stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The engine asked for it; nothing happened in the guest.
+    Paused,
+    /// The step or range step that was asked for is complete.
+    Step,
+    /// A software breakpoint, before the instruction at `address` is executed.
+    SoftwareBreakpoint {
+        /// The breakpoint's address, which is the pc.
+        address: Gva,
+        /// The patched byte, or `None` for one that waits in a hardware slot.
+        gpa: Option<Gpa>,
+    },
+    /// A hardware breakpoint, before the instruction at `address` is executed.
+    HardwareBreakpoint {
+        /// The breakpoint's address, which is the pc.
+        address: Gva,
+    },
+    /// A watchpoint.
+    Watchpoint {
+        /// The kind that the client asked for.
+        kind: WatchKind,
+        /// The watchpoint's own address, as the client gave it.
+        watched: Gva,
+        /// The data address that was accessed, as exactly as the hardware tells.
+        address: Gva,
+    },
+    /// The guest came to its end. The vCPU's registers are still there to read.
+    Ended(GuestEnd),
+    /// The step cannot be carried out on this hypervisor.
+    CannotStep,
+    /// The vCPU's registers could not be read or written where that was needed to go on.
+    Failed(AccessError),
+}

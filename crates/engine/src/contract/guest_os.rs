@@ -1,0 +1,57 @@
+//! What can be known of the operating system in the guest, from its memory alone.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use trapline_arch::Gva;
+
+use super::GuestMemory;
+
+/// Virtual memory that a layer above the hypervisor can read.
+pub trait VirtualView {
+    /// Copies virtual memory from `address` on and returns how many leading bytes were copied.
+    fn read_virtual(&self, address: Gva, buffer: &mut [u8]) -> usize;
+}
+
+/// A symbol and how far an address is into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SymbolAt {
+    /// The symbol's name.
+    pub name: String,
+    /// Bytes from the symbol's start.
+    pub offset_bytes: u64,
+}
+
+/// A layer that knows one kind of guest operating system.
+///
+/// All it knows it reads from guest memory; it never changes the guest.
+pub trait GuestOs: Send {
+    /// Looks for the operating system, if it has not been found yet, with bounded work. Called
+    /// while vCPUs are stopped. Returns whether it is known now.
+    fn refresh(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool;
+
+    /// Forgets what was found: the guest was reset.
+    fn forget(&mut self);
+
+    /// Returns what runs in the guest, in a few words such as `"Linux 6.1.0-56-cloud-amd64"`.
+    fn description(&self) -> Option<String>;
+
+    /// Returns the symbol that `address` lies in.
+    fn symbol_at(&self, address: Gva) -> Option<SymbolAt>;
+
+    /// Returns the run-time address of a symbol.
+    fn address_of(&self, name: &str) -> Option<Gva>;
+
+    /// Returns at most `limit` symbols whose names start with `prefix`.
+    fn complete(&self, prefix: &str, limit: usize) -> Vec<String>;
+
+    /// Returns the run-time address of the kernel's text and by how much it is moved from the
+    /// address it was linked for.
+    fn text_placement(&self) -> Option<(Gva, u64)>;
+
+    /// Returns the length in bytes of an ELF file with the symbols at their run-time addresses.
+    fn symbol_file_len(&self) -> Option<u64>;
+
+    /// Copies a part of that file and returns how many bytes were copied.
+    fn read_symbol_file(&self, offset_bytes: u64, buffer: &mut [u8]) -> usize;
+}

@@ -1,0 +1,147 @@
+//! How a vCPU is to run.
+
+use alloc::sync::Arc;
+
+use trapline_arch::Gva;
+
+use super::{GuestEnd, VcpuId};
+use crate::points::PointSet;
+
+/// The most hardware slots of one vCPU that the engine handles: the most that Arm allows,
+/// 16 for execution and 16 for data.
+pub const MAX_HARDWARE_SLOTS: usize = 32;
+
+/// What a hardware slot traps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PointAccess {
+    /// Execution of the instruction at the address, before it executes.
+    Execute,
+    /// Writes.
+    Write,
+    /// Reads; not on x86, which has only `ReadWrite`.
+    Read,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// What one hardware slot is to trap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HardwarePoint {
+    /// Linear address, aligned to the length.
+    pub address: Gva,
+    /// Length in bytes: 1 for [`PointAccess::Execute`] on x86; else 1, 2, 4 or 8.
+    pub len_bytes: u8,
+    /// What it traps.
+    pub access: PointAccess,
+}
+
+/// What each hardware slot is to trap, by slot number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardwarePoints {
+    slots: [Option<HardwarePoint>; MAX_HARDWARE_SLOTS],
+}
+
+impl HardwarePoints {
+    /// Returns whether no slot is in use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+
+    /// Returns what slot `number` traps.
+    #[must_use]
+    pub fn slot(&self, number: usize) -> Option<HardwarePoint> {
+        self.slots.get(number).copied().flatten()
+    }
+
+    /// Sets slot `number`; a number past the last slot is ignored.
+    pub fn set(&mut self, number: usize, point: Option<HardwarePoint>) {
+        if let Some(slot) = self.slots.get_mut(number) {
+            *slot = point;
+        }
+    }
+
+    /// Returns the used slots with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, HardwarePoint)> + '_ {
+        let used = self.slots.iter().enumerate();
+        used.filter_map(|(number, slot)| slot.map(|point| (number, point)))
+    }
+
+    /// Puts `point` into the first free slot below `limit` and returns its number.
+    pub fn insert(&mut self, point: HardwarePoint, limit: usize) -> Option<usize> {
+        let free = self
+            .slots
+            .iter_mut()
+            .take(limit)
+            .enumerate()
+            .find(|(_, slot)| slot.is_none());
+        free.map(|(number, slot)| {
+            *slot = Some(point);
+            number
+        })
+    }
+}
+
+/// How to enter the guest once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Execute one instruction and come back with
+    /// [`VmExit::Debug`](super::VmExit::Debug) whose `step` is set.
+    pub step: bool,
+    /// Deliver no interrupt before that instruction, where the hypervisor can hold it off. Never by
+    /// changing what the guest can see.
+    pub hold_interrupts: bool,
+    /// Ignore execution breakpoints for the first instruction (x86: RFLAGS.RF).
+    pub pass_first: bool,
+    /// No other vCPU may be in the guest from before the entry until [`VcpuRun::next`] is called
+    /// again; the hypervisor brings the others out and holds them. The vCPU's [`Vcpu::memory`] may
+    /// then be changed before the entry without another vCPU executing the change.
+    ///
+    /// [`VcpuRun::next`]: crate::VcpuRun::next
+    /// [`Vcpu::memory`]: super::Vcpu::memory
+    pub alone: bool,
+    /// What the debug registers trap while the guest runs. If it is empty the guest's own debug
+    /// registers are in force.
+    pub hardware: HardwarePoints,
+}
+
+/// How far a vCPU is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeAction {
+    /// Until something happens.
+    Continue,
+    /// One instruction.
+    Step,
+    /// Instruction by instruction while the pc is in `start..end`, and at least one
+    /// (GDB manual, "Packets", `vCont;r`).
+    RangeStep {
+        /// First address of the range.
+        start: Gva,
+        /// First address after the range.
+        end: Gva,
+    },
+}
+
+/// One resume of one vCPU.
+#[derive(Clone, Debug)]
+pub struct ResumeRequest {
+    /// How far to run.
+    pub action: ResumeAction,
+    /// Execute the first instruction without looking for breakpoints on it: the client was told of
+    /// a stop at this very pc.
+    pub pass_first: bool,
+    /// The breakpoints and watchpoints in force, the same for every vCPU (rule B3).
+    pub points: Arc<PointSet>,
+}
+
+/// What the engine asks of the hypervisor.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Let the vCPU run. It is stopped when the command is given.
+    Run(VcpuId, ResumeRequest),
+    /// Bring the vCPU out of the guest soon. If it has stopped by itself meanwhile, this does
+    /// nothing: each `Run` has exactly one answer.
+    Stop(VcpuId),
+    /// End the guest: a client killed it, or it had ended and no client wants to see it any more.
+    End(GuestEnd),
+}

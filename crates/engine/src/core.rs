@@ -1,0 +1,381 @@
+//! What all sessions share: the guest's vCPUs, its breakpoints and what is known of it.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use trapline_arch::{
+    Architecture, FeatureSet, Gpa, Gva, LayoutKind, RegisterFile, RegisterGroup, RegisterGroups,
+};
+
+use crate::address_space::AddressSpace;
+use crate::contract::{
+    AccessError, Capabilities, GuestOs, Machine, ResumeAction, StopReason, Time, VcpuId,
+    VirtualView,
+};
+use crate::cpu::{Cpu, Stopped};
+use crate::points::{PointKey, PointKind, PointSet, PointTable};
+use crate::run_control::{Phase, RunControl, Settled};
+
+/// What the engine is told of a guest when it is created.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// The guest's architecture.
+    pub architecture: Architecture,
+    /// How many vCPUs it has, at least one.
+    pub vcpu_count: u32,
+    /// Which optional registers its vCPUs have.
+    pub features: FeatureSet,
+    /// Which registers clients are shown, unless they choose another way.
+    pub layout: LayoutKind,
+    /// What the hypervisor can do.
+    pub capabilities: Capabilities,
+}
+
+/// What all sessions share.
+pub(crate) struct Core {
+    pub(crate) config: GuestConfig,
+    pub(crate) run: RunControl,
+    pub(crate) points: PointTable,
+    pub(crate) os: Option<Box<dyn GuestOs>>,
+    /// Whether the guest has run at all since the engine took it over.
+    pub(crate) has_started: bool,
+    /// Whether a client's going away leaves a stopped guest stopped.
+    pub(crate) stays_stopped: bool,
+    cpus: Vec<Cpu>,
+}
+
+/// A request's view of the engine: what all sessions share, and the machine itself.
+pub(crate) struct Context<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) machine: &'a mut dyn Machine,
+    pub(crate) now: Time,
+}
+
+impl Core {
+    pub(crate) fn new(config: GuestConfig, os: Option<Box<dyn GuestOs>>) -> Self {
+        let instruction = config.architecture.software_breakpoint();
+        Self {
+            run: RunControl::new(config.vcpu_count),
+            points: PointTable::new(instruction, config.capabilities),
+            os,
+            has_started: false,
+            stays_stopped: false,
+            cpus: (0..config.vcpu_count)
+                .map(|_| Cpu::new(config.architecture))
+                .collect(),
+            config,
+        }
+    }
+
+    fn forget_registers(&mut self) {
+        self.cpus.iter_mut().for_each(Cpu::invalidate);
+    }
+}
+
+impl Context<'_> {
+    /// Fetches registers of a stopped vCPU.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    pub(crate) fn registers(
+        &mut self,
+        vcpu: VcpuId,
+        groups: RegisterGroups,
+    ) -> Result<&RegisterFile, AccessError> {
+        let cpu = self
+            .core
+            .cpus
+            .get_mut(vcpu.index())
+            .ok_or(AccessError::NoSuchVcpu)?;
+        cpu.ensure(
+            &mut Stopped {
+                machine: self.machine,
+                vcpu,
+            },
+            groups,
+        )
+    }
+
+    /// Changes registers of one group of a stopped vCPU.
+    ///
+    /// # Errors
+    /// What `change` returns, or as [`AccessError`] says.
+    pub(crate) fn update_registers<E: From<AccessError>>(
+        &mut self,
+        vcpu: VcpuId,
+        group: RegisterGroup,
+        change: impl FnOnce(&mut RegisterFile) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let cpu = self
+            .core
+            .cpus
+            .get_mut(vcpu.index())
+            .ok_or(AccessError::NoSuchVcpu)?;
+        cpu.update(
+            &mut Stopped {
+                machine: self.machine,
+                vcpu,
+            },
+            group,
+            change,
+        )
+    }
+
+    /// Returns the virtual address of a stopped vCPU's next instruction.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    pub(crate) fn pc(&mut self, vcpu: VcpuId) -> Result<Gva, AccessError> {
+        let cpu = self
+            .core
+            .cpus
+            .get_mut(vcpu.index())
+            .ok_or(AccessError::NoSuchVcpu)?;
+        cpu.pc(&mut Stopped {
+            machine: self.machine,
+            vcpu,
+        })
+    }
+
+    /// Returns how a stopped vCPU translates virtual addresses.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    pub(crate) fn address_space(&mut self, vcpu: VcpuId) -> Result<AddressSpace, AccessError> {
+        let cpu = self
+            .core
+            .cpus
+            .get_mut(vcpu.index())
+            .ok_or(AccessError::NoSuchVcpu)?;
+        cpu.address_space(&mut Stopped {
+            machine: self.machine,
+            vcpu,
+        })
+    }
+
+    /// Returns the address spaces in which an address of `vcpu` may be looked up, its own first:
+    /// another vCPU's tables may map the kernel where this one's leave it out.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says of the vCPU itself.
+    pub(crate) fn address_spaces(
+        &mut self,
+        vcpu: VcpuId,
+    ) -> Result<Vec<AddressSpace>, AccessError> {
+        let mut spaces = Vec::from([self.address_space(vcpu)?]);
+        for other in self.core.run.vcpu_ids().filter(|other| *other != vcpu) {
+            spaces.extend(self.address_space(other).ok());
+        }
+        Ok(spaces)
+    }
+
+    /// Reads virtual memory as `vcpu` sees it. Returns how many leading bytes could be read.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    pub(crate) fn read_virtual(
+        &mut self,
+        vcpu: VcpuId,
+        address: Gva,
+        buffer: &mut [u8],
+    ) -> Result<usize, AccessError> {
+        let own = self.address_space(vcpu)?;
+        let read = own.read(
+            self.machine.memory(),
+            &self.core.points.published(),
+            address,
+            buffer,
+        );
+        if read > 0 || buffer.is_empty() || !is_kernel_half(own.untag(address)) {
+            return Ok(read);
+        }
+        let points = self.core.points.published();
+        for space in self.address_spaces(vcpu)?.iter().skip(1) {
+            let read = space.read(self.machine.memory(), &points, address, buffer);
+            if read > 0 {
+                return Ok(read);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Writes virtual memory under the breakpoints that stand there. Returns how many leading bytes
+    /// could be written.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    pub(crate) fn write_virtual(
+        &mut self,
+        vcpu: VcpuId,
+        address: Gva,
+        bytes: &[u8],
+    ) -> Result<usize, AccessError> {
+        for space in self.address_spaces(vcpu)? {
+            let memory = self.machine.memory();
+            let points = &self.core.points;
+            let written = space.for_each_piece(memory, address, bytes.len(), |gpa, range| {
+                points.write(memory, gpa, bytes.get(range).unwrap_or_default())
+            });
+            if written > 0 || !is_kernel_half(space.untag(address)) {
+                return Ok(written);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Reads physical memory without breakpoint instructions.
+    pub(crate) fn read_physical(&self, address: Gpa, buffer: &mut [u8]) -> usize {
+        let read = self.machine.memory().read_physical(address, buffer);
+        self.core
+            .points
+            .mask(address, buffer.get_mut(..read).unwrap_or_default());
+        read
+    }
+
+    /// Writes physical memory under the breakpoints that stand there.
+    pub(crate) fn write_physical(&self, address: Gpa, bytes: &[u8]) -> usize {
+        self.core
+            .points
+            .write(self.machine.memory(), address, bytes)
+    }
+
+    /// Returns the guest-physical address of a virtual one.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    pub(crate) fn translate(
+        &mut self,
+        vcpu: VcpuId,
+        address: Gva,
+    ) -> Result<Option<Gpa>, AccessError> {
+        let own = self.address_space(vcpu)?;
+        let found = own.gpa(self.machine.memory(), address);
+        if found.is_some() || !is_kernel_half(own.untag(address)) {
+            return Ok(found);
+        }
+        let spaces = self.address_spaces(vcpu)?;
+        Ok(spaces
+            .iter()
+            .find_map(|space| space.gpa(self.machine.memory(), address)))
+    }
+
+    /// Lets the operating-system layer look for its system.
+    pub(crate) fn refresh_os(&mut self, vcpu: VcpuId) {
+        let Some(mut os) = self.core.os.take() else {
+            return;
+        };
+        if let Ok(space) = self.address_space(vcpu) {
+            let memory = self.machine.memory();
+            let view = View {
+                space: &space,
+                memory,
+                points: self.core.points.published(),
+            };
+            os.refresh(memory, &view);
+        }
+        self.core.os = Some(os);
+    }
+
+    /// Decides what it means that all vCPUs are out of the guest.
+    pub(crate) fn settle(&mut self) -> Settled {
+        self.core.forget_registers();
+        let mut run = core::mem::replace(&mut self.core.run, RunControl::new(0));
+        let settled = run.settle(|vcpu, reason| self.still_counts(vcpu, reason));
+        self.core.run = run;
+        if settled == Settled::Report {
+            let vcpu = self.core.run.last_stop().vcpu;
+            let pc = self.pc(vcpu).ok();
+            self.core.run.set_told_pc(vcpu, pc);
+        }
+        settled
+    }
+
+    /// Returns whether what a vCPU stopped for is still there (rule R2).
+    fn still_counts(&mut self, vcpu: VcpuId, reason: StopReason) -> bool {
+        let has = |core: &Core, kind, address: Gva, gpa: Option<Gpa>| {
+            core.points.iter().any(|(key, ..)| {
+                key.kind == kind && key.address == address && core.points.gpa_of(key) == gpa
+            })
+        };
+        match reason {
+            StopReason::SoftwareBreakpoint { address, gpa } => {
+                self.pc(vcpu) == Ok(address)
+                    && has(self.core, PointKind::SoftwareBreakpoint, address, gpa)
+            }
+            StopReason::HardwareBreakpoint { address } => {
+                self.pc(vcpu) == Ok(address)
+                    && has(self.core, PointKind::HardwareBreakpoint, address, None)
+            }
+            StopReason::Watchpoint { kind, watched, .. } => {
+                has(self.core, PointKind::Watchpoint(kind), watched, None)
+            }
+            _ => true,
+        }
+    }
+
+    /// Lets all vCPUs go on that have something to do.
+    pub(crate) fn take_up(&mut self) {
+        let points = self.core.points.publish(self.machine.memory());
+        for vcpu in self.core.run.vcpu_ids() {
+            if self.core.run.action(vcpu).is_none() {
+                continue;
+            }
+            let told = self.core.run.told_pc(vcpu);
+            let passes = told.is_some() && self.pc(vcpu).ok() == told;
+            if !passes {
+                self.core.run.set_told_pc(vcpu, None);
+            }
+            self.core.run.run(vcpu, passes, Arc::clone(&points));
+            self.core.has_started = true;
+        }
+        self.core.forget_registers();
+    }
+
+    /// Brings breakpoints out of and into guest memory now, if no vCPU is in the guest.
+    pub(crate) fn publish_points(&mut self) {
+        if self.core.run.all_out() {
+            self.core.points.publish(self.machine.memory());
+        }
+    }
+
+    /// Gives each vCPU its part of a client's resume.
+    pub(crate) fn resume(&mut self, action: impl Fn(VcpuId) -> Option<ResumeAction>) {
+        self.core.run.set_actions(action);
+    }
+
+    /// Returns whether the vCPUs' registers can be had now.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.core.run.all_out() && self.core.run.phase() != Phase::Running
+    }
+
+    /// Returns the key of a point at `address` without its tag bits.
+    pub(crate) fn point_key(
+        &mut self,
+        vcpu: VcpuId,
+        kind: PointKind,
+        address: Gva,
+        len: u64,
+    ) -> Result<PointKey, AccessError> {
+        let address = self.address_space(vcpu)?.untag(address);
+        Ok(PointKey { kind, address, len })
+    }
+}
+
+/// Virtual memory of one vCPU for the operating-system layer.
+struct View<'a> {
+    space: &'a AddressSpace,
+    memory: &'a dyn crate::contract::GuestMemory,
+    points: Arc<PointSet>,
+}
+
+impl VirtualView for View<'_> {
+    fn read_virtual(&self, address: Gva, buffer: &mut [u8]) -> usize {
+        self.space.read(self.memory, &self.points, address, buffer)
+    }
+}
+
+/// Whether an address is in the upper half, where kernels live.
+fn is_kernel_half(address: Gva) -> bool {
+    address.0 >> 63 != 0
+}

@@ -1,0 +1,295 @@
+//! The engine: one guest, all its vCPUs, all its clients.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::contract::{
+    Command, GuestEnd, GuestOs, Machine, ResumeAction, StopReason, Time, VcpuId,
+};
+use crate::core::{Context, Core, GuestConfig};
+use crate::run_control::{Phase, Settled};
+use crate::session::{Access, Client, Intake, SessionId};
+
+/// The most clients at once (rule S3).
+pub const MAX_SESSIONS: usize = 64;
+
+/// How a guest begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It runs as soon as there are commands to be taken.
+    Running,
+    /// Every vCPU is held before its first instruction until a client resumes it.
+    Held,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySessions;
+
+impl core::fmt::Display for TooManySessions {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "there are {MAX_SESSIONS} clients already")
+    }
+}
+
+impl core::error::Error for TooManySessions {}
+
+/// The debug engine of one guest.
+///
+/// Feed it with [`handle_input`](Self::handle_input) and [`handle_stopped`](Self::handle_stopped);
+/// after each call take all of [`poll_command`](Self::poll_command) and, for every session,
+/// [`output`](Self::output). It has no clock, no thread and no socket.
+pub struct Engine {
+    core: Core,
+    clients: BTreeMap<SessionId, Client>,
+    next_session: u32,
+}
+
+impl core::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Engine")
+            .field("run", &self.core.run)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Creates the engine of a guest whose vCPUs are all stopped before their first instruction.
+    #[must_use]
+    pub fn new(config: GuestConfig, os: Option<Box<dyn GuestOs>>) -> Self {
+        Self {
+            core: Core::new(config, os),
+            clients: BTreeMap::new(),
+            next_session: 1,
+        }
+    }
+
+    /// Lets the guest begin.
+    pub fn start(&mut self, start: Start, machine: &mut dyn Machine, now: Time) {
+        if start == Start::Running {
+            self.context(machine, now)
+                .resume(|_| Some(ResumeAction::Continue));
+            self.settle(machine, now);
+        }
+    }
+
+    /// Lets a client in.
+    ///
+    /// # Errors
+    /// [`TooManySessions`]; the connection should be closed.
+    pub fn open_session(&mut self, access: Access) -> Result<SessionId, TooManySessions> {
+        if self.clients.len() >= MAX_SESSIONS {
+            return Err(TooManySessions);
+        }
+        let id = SessionId(self.next_session);
+        self.next_session = self.next_session.wrapping_add(1);
+        self.clients.insert(id, Client::new(id, access));
+        Ok(id)
+    }
+
+    /// Takes a client's departure, expected or not: what it planted is removed, and if it was the
+    /// last one to hold the guest stopped the guest runs on (rule R10).
+    pub fn close_session(&mut self, id: SessionId, machine: &mut dyn Machine, now: Time) {
+        let Some(client) = self.clients.remove(&id) else {
+            return;
+        };
+        self.core.points.release(id);
+        let holds = client.session.holds_stop;
+        let mut context = self.context(machine, now);
+        context.publish_points();
+        if !context.is_stopped() {
+            // The breakpoints stand in a guest that runs: they are taken out in a pause.
+            context.core.run.pause();
+        } else if holds && self.core.has_started && !self.core.stays_stopped {
+            self.run_on(machine, now);
+        }
+        self.settle(machine, now);
+    }
+
+    /// Takes bytes that a client has sent.
+    pub fn handle_input(
+        &mut self,
+        id: SessionId,
+        bytes: &[u8],
+        machine: &mut dyn Machine,
+        now: Time,
+    ) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.wire.receive(bytes);
+        }
+        self.serve(id, machine, now);
+        self.settle(machine, now);
+    }
+
+    /// Takes a vCPU's answer to [`Command::Run`].
+    pub fn handle_stopped(
+        &mut self,
+        vcpu: VcpuId,
+        reason: StopReason,
+        machine: &mut dyn Machine,
+        now: Time,
+    ) {
+        self.core.run.handle_stopped(vcpu, reason);
+        self.settle(machine, now);
+    }
+
+    /// Returns the next thing the hypervisor is to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.core.run.poll_command()
+    }
+
+    /// Returns the sessions that are open.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.clients.keys().copied()
+    }
+
+    /// Returns the bytes that are ready for a client.
+    #[must_use]
+    pub fn output(&self, id: SessionId) -> &[u8] {
+        self.clients
+            .get(&id)
+            .map_or(&[], |client| client.wire.output())
+    }
+
+    /// Takes the first `len_bytes` of a client's output as sent. What the client sent meanwhile and
+    /// was not looked at for want of room is looked at now.
+    pub fn consume_output(
+        &mut self,
+        id: SessionId,
+        len_bytes: usize,
+        machine: &mut dyn Machine,
+        now: Time,
+    ) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        if client.wire.consume(len_bytes) {
+            self.serve(id, machine, now);
+            self.settle(machine, now);
+        }
+    }
+
+    /// Returns whether more input of a client should be read. If not, its earlier requests wait
+    /// for a pause of the guest or for room in its output.
+    #[must_use]
+    pub fn wants_input(&self, id: SessionId) -> bool {
+        self.clients
+            .get(&id)
+            .is_some_and(|client| client.wire.has_room())
+    }
+
+    /// Returns whether a client has ended its session and its connection can be closed once all
+    /// output is sent.
+    #[must_use]
+    pub fn is_finished(&self, id: SessionId) -> bool {
+        self.clients
+            .get(&id)
+            .is_none_or(|client| client.session.is_finished)
+    }
+
+    /// Returns how the guest ended, if it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<GuestEnd> {
+        self.core.run.ended()
+    }
+
+    /// Answers a client's requests until its input is used up or one has to wait.
+    fn serve(&mut self, id: SessionId, machine: &mut dyn Machine, now: Time) {
+        let Some(mut client) = self.clients.remove(&id) else {
+            return;
+        };
+        while client.intake(&mut self.context(machine, now)) == Intake::More {
+            self.tell_others(id, &mut client);
+        }
+        self.tell_others(id, &mut client);
+        self.clients.insert(id, client);
+    }
+
+    /// Lets the other clients know what a request did to them.
+    fn tell_others(&mut self, _id: SessionId, client: &mut Client) {
+        if core::mem::take(&mut client.session.released_stop) {
+            for other in self.clients.values_mut() {
+                other.session.holds_stop = false;
+            }
+        }
+    }
+
+    /// Carries completed stops and pauses through until vCPUs run or clients have been told.
+    fn settle(&mut self, machine: &mut dyn Machine, now: Time) {
+        while self.is_collected() {
+            let mut context = self.context(machine, now);
+            let settled = context.settle();
+            context.refresh_os(VcpuId(0));
+            if settled == Settled::Report {
+                self.report(machine, now);
+            }
+            self.serve_waiting(machine, now);
+            // A request may have resumed the guest, or ended the pause in a stop.
+            if self.core.run.phase() == Phase::Pausing {
+                self.context(machine, now).take_up();
+                if self.core.run.phase() == Phase::Pausing {
+                    self.core.run.rest();
+                }
+            }
+        }
+    }
+
+    fn is_collected(&self) -> bool {
+        self.core.run.all_out() && matches!(self.core.run.phase(), Phase::Stopping | Phase::Pausing)
+    }
+
+    /// Tells every client that waits for it of the stop.
+    fn report(&mut self, machine: &mut dyn Machine, now: Time) {
+        let has_clients = !self.clients.is_empty();
+        if let (false, Some(end)) = (has_clients, self.core.run.ended()) {
+            self.core.run.push_command(Command::End(end));
+            return;
+        }
+        let ids: Vec<SessionId> = self.clients.keys().copied().collect();
+        for id in ids {
+            let Some(mut client) = self.clients.remove(&id) else {
+                continue;
+            };
+            client.report_stop(&mut self.context(machine, now));
+            self.clients.insert(id, client);
+        }
+    }
+
+    fn serve_waiting(&mut self, machine: &mut dyn Machine, now: Time) {
+        let waiting: Vec<SessionId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.wire.is_waiting())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.serve(id, machine, now);
+        }
+    }
+
+    /// Lets a stopped guest run on after a client has gone, unless another still holds it.
+    fn run_on(&mut self, machine: &mut dyn Machine, now: Time) {
+        if self
+            .clients
+            .values()
+            .any(|client| client.session.holds_stop)
+        {
+            return;
+        }
+        if let Some(end) = self.core.run.ended() {
+            self.core.run.push_command(Command::End(end));
+            return;
+        }
+        self.context(machine, now)
+            .resume(|_| Some(ResumeAction::Continue));
+    }
+
+    fn context<'a>(&'a mut self, machine: &'a mut dyn Machine, now: Time) -> Context<'a> {
+        Context {
+            core: &mut self.core,
+            machine,
+            now,
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! What clients asked for, with who asked.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::AtomicU64;
+
+use trapline_arch::{Gpa, Gva};
+
+use super::set::{HardwareUse, PointSet, SlotReport, SoftwarePoint};
+use super::{Patch, mask_patches, write_under_patches};
+use crate::condition::{Condition, Term};
+use crate::contract::{
+    Capabilities, GuestMemory, HardwarePoint, MAX_HARDWARE_SLOTS, PointAccess, WatchKind,
+};
+use crate::session::SessionId;
+
+/// The most breakpoints and watchpoints at once, over all clients (rule S3).
+pub const MAX_POINTS: usize = 16 * 1024;
+
+/// The longest watched range in bytes: four slots of eight.
+const MAX_WATCH_BYTES: u64 = 32;
+
+/// What a client asked for, by the number in its `Z` packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PointKind {
+    /// `Z0`.
+    SoftwareBreakpoint,
+    /// `Z1`.
+    HardwareBreakpoint,
+    /// `Z2`, `Z3`, `Z4`.
+    Watchpoint(WatchKind),
+}
+
+/// What names a breakpoint or watchpoint: insertion and removal with the same key are one point
+/// (rule B4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PointKey {
+    /// What it is.
+    pub kind: PointKind,
+    /// Its virtual address, without tag bits.
+    pub address: Gva,
+    /// The packet's kind field: for watchpoints the length in bytes.
+    pub len: u64,
+}
+
+/// Why a point could not be inserted. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// The address is not mapped, or mapped to no memory, and no hardware slot is free to hold the
+    /// breakpoint instead.
+    NotMapped(Gva),
+    /// All hardware slots are in use; the number is how many there are.
+    NoFreeSlot(usize),
+    /// The watched length is zero or too long for the hardware.
+    BadLength(u64),
+    /// This hypervisor cannot do it at all.
+    Unsupported,
+    /// There are [`MAX_POINTS`] already.
+    TooMany,
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped(address) => write!(
+                f,
+                "{address} is not mapped now, and no hardware slot is free to wait for it there"
+            ),
+            Self::NoFreeSlot(count) => {
+                write!(
+                    f,
+                    "all {count} hardware slots are in use; delete a hardware breakpoint or watchpoint first"
+                )
+            }
+            Self::BadLength(len) => write!(
+                f,
+                "cannot watch {len} bytes: 1 to {MAX_WATCH_BYTES} fit into the hardware slots"
+            ),
+            Self::Unsupported => f.write_str("this hypervisor cannot do that"),
+            Self::TooMany => write!(f, "there are {MAX_POINTS} breakpoints already"),
+        }
+    }
+}
+
+impl core::error::Error for InsertError {}
+
+#[derive(Debug)]
+struct Claim {
+    owner: SessionId,
+    conditions: Vec<Term>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Memory(Gpa),
+    Slots(Vec<(usize, HardwarePoint)>),
+}
+
+#[derive(Debug)]
+struct Point {
+    claims: Vec<Claim>,
+    place: Place,
+}
+
+impl Point {
+    /// A hit counts when it does for any of the clients that asked.
+    fn condition(&self) -> Condition {
+        if self.claims.iter().any(|claim| claim.conditions.is_empty()) {
+            return Condition::Always;
+        }
+        Condition::Any(
+            self.claims
+                .iter()
+                .flat_map(|claim| claim.conditions.clone())
+                .collect(),
+        )
+    }
+}
+
+/// The breakpoints and watchpoints of all clients.
+#[derive(Debug)]
+pub struct PointTable {
+    points: BTreeMap<PointKey, Point>,
+    used_slots: [bool; MAX_HARDWARE_SLOTS],
+    breakpoint_instruction: &'static [u8],
+    capabilities: Capabilities,
+    published: Arc<PointSet>,
+    is_stale: bool,
+}
+
+impl PointTable {
+    /// Creates an empty table for guests whose breakpoint instruction is the one given.
+    #[must_use]
+    pub fn new(breakpoint_instruction: &'static [u8], capabilities: Capabilities) -> Self {
+        Self {
+            points: BTreeMap::new(),
+            used_slots: [false; MAX_HARDWARE_SLOTS],
+            breakpoint_instruction,
+            capabilities,
+            published: Arc::default(),
+            is_stale: false,
+        }
+    }
+
+    /// Inserts a point for `owner`, or replaces the conditions it gave before.
+    ///
+    /// `gpa` is where `key.address` is mapped now. A software breakpoint whose address is not mapped
+    /// waits in a hardware slot, which needs no mapping.
+    ///
+    /// # Errors
+    /// As [`InsertError`] says.
+    pub fn insert(
+        &mut self,
+        owner: SessionId,
+        key: PointKey,
+        conditions: Vec<Term>,
+        gpa: Option<Gpa>,
+    ) -> Result<(), InsertError> {
+        if !self.points.contains_key(&key) {
+            if self.points.len() >= MAX_POINTS {
+                return Err(InsertError::TooMany);
+            }
+            let place = self.place(key, gpa)?;
+            self.points.insert(
+                key,
+                Point {
+                    claims: Vec::new(),
+                    place,
+                },
+            );
+        }
+        if let Some(point) = self.points.get_mut(&key) {
+            point.claims.retain(|claim| claim.owner != owner);
+            point.claims.push(Claim { owner, conditions });
+        }
+        self.is_stale = true;
+        Ok(())
+    }
+
+    /// Removes `owner`'s claim on a point. Returns whether there was one.
+    pub fn remove(&mut self, owner: SessionId, key: PointKey) -> bool {
+        let Some(point) = self.points.get_mut(&key) else {
+            return false;
+        };
+        let before = point.claims.len();
+        point.claims.retain(|claim| claim.owner != owner);
+        let removed = point.claims.len() != before;
+        self.drop_unclaimed(key);
+        removed
+    }
+
+    /// Removes all that `owner` asked for.
+    pub fn release(&mut self, owner: SessionId) {
+        let keys: Vec<PointKey> = self.points.keys().copied().collect();
+        for key in keys {
+            self.remove(owner, key);
+        }
+    }
+
+    /// Returns whether a point of that name is wanted by anybody.
+    #[must_use]
+    pub fn contains(&self, key: PointKey) -> bool {
+        self.points.contains_key(&key)
+    }
+
+    /// Returns the points with who asked for them, in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (PointKey, Vec<SessionId>, bool)> + '_ {
+        self.points.iter().map(|(key, point)| {
+            let owners = point.claims.iter().map(|claim| claim.owner).collect();
+            (*key, owners, matches!(point.place, Place::Slots(_)))
+        })
+    }
+
+    /// Returns the guest-physical address of a software breakpoint that stands in memory.
+    #[must_use]
+    pub fn gpa_of(&self, key: PointKey) -> Option<Gpa> {
+        match self.points.get(&key)?.place {
+            Place::Memory(gpa) => Some(gpa),
+            Place::Slots(_) => None,
+        }
+    }
+
+    /// Returns the hardware slots in use and how many there are.
+    #[must_use]
+    pub fn slot_usage(&self) -> (usize, usize) {
+        let used = self.used_slots.iter().filter(|used| **used).count();
+        (
+            used,
+            self.slot_limits()
+                .iter()
+                .map(ExactSizeIterator::len)
+                .max()
+                .unwrap_or(0),
+        )
+    }
+
+    /// Brings the points into force in guest memory and returns them for the vCPUs. Call it with
+    /// all vCPUs out of the guest.
+    pub fn publish(&mut self, memory: &dyn GuestMemory) -> Arc<PointSet> {
+        for patch in self.published.patches() {
+            patch.refresh(memory);
+        }
+        if core::mem::take(&mut self.is_stale) {
+            self.published = Arc::new(self.build(memory));
+        }
+        Arc::clone(&self.published)
+    }
+
+    /// Returns the points in force.
+    #[must_use]
+    pub fn published(&self) -> Arc<PointSet> {
+        Arc::clone(&self.published)
+    }
+
+    /// Replaces breakpoint instructions in `buffer`, which was read from `start` on, by the guest's
+    /// own bytes (rule B1).
+    pub fn mask(&self, start: Gpa, buffer: &mut [u8]) {
+        mask_patches(self.published.patches(), start, buffer);
+    }
+
+    /// Writes guest memory under the breakpoints that stand there (rule B1). Returns how many
+    /// leading bytes were written.
+    pub fn write(&self, memory: &dyn GuestMemory, start: Gpa, bytes: &[u8]) -> usize {
+        write_under_patches(self.published.patches(), memory, start, bytes)
+    }
+
+    fn drop_unclaimed(&mut self, key: PointKey) {
+        self.is_stale = true;
+        if self
+            .points
+            .get(&key)
+            .is_some_and(|point| !point.claims.is_empty())
+        {
+            return;
+        }
+        if let Some(Point {
+            place: Place::Slots(slots),
+            ..
+        }) = self.points.remove(&key)
+        {
+            for (number, _) in slots {
+                if let Some(used) = self.used_slots.get_mut(number) {
+                    *used = false;
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, key: PointKey, gpa: Option<Gpa>) -> Result<Place, InsertError> {
+        let execute = HardwarePoint {
+            address: key.address,
+            len_bytes: 1,
+            access: PointAccess::Execute,
+        };
+        match (key.kind, gpa) {
+            (PointKind::SoftwareBreakpoint, Some(gpa))
+                if self.capabilities.software_breakpoints =>
+            {
+                Ok(Place::Memory(gpa))
+            }
+            (PointKind::SoftwareBreakpoint, _) => self
+                .take_slots(&[execute])
+                .map_err(|_| InsertError::NotMapped(key.address)),
+            (PointKind::HardwareBreakpoint, _) => self.take_slots(&[execute]),
+            (PointKind::Watchpoint(kind), _) => {
+                let parts = split_watch(key.address, key.len, kind)?;
+                self.take_slots(&parts)
+            }
+        }
+    }
+
+    /// Returns the slot numbers for execution and those for data.
+    fn slot_limits(&self) -> [core::ops::Range<usize>; 2] {
+        let execute = usize::from(self.capabilities.hardware_breakpoints);
+        let data = usize::from(self.capabilities.watchpoints);
+        if self.capabilities.slots_are_shared {
+            [0..execute, 0..data]
+        } else {
+            [0..execute, execute..execute.saturating_add(data)]
+        }
+    }
+
+    fn take_slots(&mut self, points: &[HardwarePoint]) -> Result<Place, InsertError> {
+        let [execute, data] = self.slot_limits();
+        let mut used = self.used_slots;
+        let mut taken = Vec::new();
+        for &point in points {
+            let range = if point.access == PointAccess::Execute {
+                execute.clone()
+            } else {
+                data.clone()
+            };
+            if range.is_empty() {
+                return Err(InsertError::Unsupported);
+            }
+            let slots = used.iter_mut().enumerate();
+            let free = slots
+                .filter(|(number, _)| range.contains(number))
+                .find(|(_, used)| !**used);
+            let (number, slot) = free.ok_or(InsertError::NoFreeSlot(range.len()))?;
+            *slot = true;
+            taken.push((number, point));
+        }
+        self.used_slots = used;
+        Ok(Place::Slots(taken))
+    }
+
+    fn build(&self, memory: &dyn GuestMemory) -> PointSet {
+        let patches = self.replant(memory);
+        let mut set = PointSet {
+            patches,
+            ..PointSet::default()
+        };
+        for (key, point) in &self.points {
+            match &point.place {
+                Place::Memory(gpa) => {
+                    if let Some(patch) = set.patch_at(*gpa).cloned() {
+                        let condition = point.condition();
+                        set.software.push(SoftwarePoint {
+                            address: key.address,
+                            patch,
+                            condition,
+                        });
+                    }
+                }
+                Place::Slots(slots) => {
+                    set.hardware
+                        .extend(slots.iter().map(|&(slot, hardware)| HardwareUse {
+                            slot,
+                            point: hardware,
+                            report: report(*key, point),
+                            last_value: AtomicU64::new(0),
+                        }))
+                }
+            }
+        }
+        set.software.sort_by_key(|point| point.address);
+        set
+    }
+
+    /// Lifts patches that no point wants any more and plants the missing ones. Returns all that
+    /// stand, by address.
+    fn replant(&self, memory: &dyn GuestMemory) -> Vec<Arc<Patch>> {
+        let mut wanted: Vec<Gpa> = self.points.values().filter_map(Point::gpa).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        for patch in self.published.patches() {
+            if wanted.binary_search(&patch.gpa()).is_err() {
+                patch.lift(memory);
+            }
+        }
+        let plant = |gpa| match self.published.patch_at(gpa) {
+            Some(patch) => Some(Arc::clone(patch)),
+            None => Patch::plant(memory, gpa, self.breakpoint_instruction),
+        };
+        wanted.into_iter().filter_map(plant).collect()
+    }
+}
+
+impl Point {
+    fn gpa(&self) -> Option<Gpa> {
+        match self.place {
+            Place::Memory(gpa) => Some(gpa),
+            Place::Slots(_) => None,
+        }
+    }
+}
+
+fn report(key: PointKey, point: &Point) -> SlotReport {
+    let condition = point.condition();
+    match key.kind {
+        PointKind::SoftwareBreakpoint => SlotReport::SoftwareBreakpoint(condition),
+        PointKind::HardwareBreakpoint => SlotReport::HardwareBreakpoint(condition),
+        PointKind::Watchpoint(kind) => SlotReport::Watchpoint {
+            kind,
+            watched: key.address,
+            condition,
+        },
+    }
+}
+
+/// Cuts a watched range into naturally aligned parts of 8, 4, 2 and 1 bytes, one slot each.
+fn split_watch(address: Gva, len: u64, kind: WatchKind) -> Result<Vec<HardwarePoint>, InsertError> {
+    let end = address
+        .checked_add(len)
+        .ok_or(InsertError::BadLength(len))?;
+    if len == 0 || len > MAX_WATCH_BYTES {
+        return Err(InsertError::BadLength(len));
+    }
+    let access = match kind {
+        WatchKind::Write => PointAccess::Write,
+        WatchKind::Read | WatchKind::Access => PointAccess::ReadWrite,
+    };
+    let mut parts = Vec::new();
+    let mut start = address;
+    while start < end {
+        let left = end.0.saturating_sub(start.0);
+        let fits = |size: &u8| start.offset_in(u64::from(*size)) == 0 && u64::from(*size) <= left;
+        let len_bytes = [8, 4, 2, 1].into_iter().find(fits).unwrap_or(1);
+        parts.push(HardwarePoint {
+            address: start,
+            len_bytes,
+            access,
+        });
+        start = start.wrapping_add(u64::from(len_bytes));
+    }
+    Ok(parts)
+}

@@ -1,0 +1,66 @@
+//! What a vCPU is doing, in words; and a warning where a client's view of it is not the whole truth.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use trapline_arch::x86_64::mode::{self, CpuMode};
+use trapline_arch::{Architecture, LayoutKind, RegisterGroups};
+use trapline_rsp::{Encoder, PACKET_SIZE_BYTES};
+
+use super::{Session, reply};
+use crate::contract::VcpuId;
+use crate::core::Context;
+use crate::cpu::CONTROL;
+
+/// Returns the processor mode and the privilege level of a stopped vCPU.
+pub(crate) fn mode_and_ring(vcpu: VcpuId, context: &mut Context<'_>) -> (String, String) {
+    let Architecture::X86_64 = context.core.config.architecture;
+    match context.registers(vcpu, CONTROL) {
+        Ok(file) => {
+            let mode = alloc::format!("{}", CpuMode::of(file));
+            (mode, alloc::format!("ring {}", mode::cpl(file)))
+        }
+        Err(error) => (
+            alloc::format!("registers unavailable ({error})"),
+            String::new(),
+        ),
+    }
+}
+
+impl Session {
+    /// Tells the client's user where the register layout of the session does not fit the mode that
+    /// the vCPU is in, and what to type: GDB cannot change its idea of the target by itself.
+    pub(super) fn announce_mode(
+        &mut self,
+        vcpu: VcpuId,
+        out: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) {
+        if self.layout.is_none() {
+            return;
+        }
+        let layout = self.layout(context).kind();
+        let Ok(file) = context.registers(vcpu, RegisterGroups::GENERAL | CONTROL) else {
+            return;
+        };
+        let mode = CpuMode::of(file);
+        let bits = mode.code_bits();
+        let (fits, wanted) = match layout {
+            LayoutKind::X86_64 => (bits == 64, "i386"),
+            LayoutKind::I386 => (bits != 64, "x86-64"),
+        };
+        if fits || core::mem::replace(&mut self.told_mode, Some(mode)) == Some(mode) {
+            return;
+        }
+        let text = alloc::format!(
+            "trapline: vCPU {} is in {mode}, but this session shows it with the {} registers. \
+             Addresses and the pc are linear and right; disassembly is not ('monitor disassemble' \
+             is). To change: 'monitor layout {wanted}', then connect again.\n",
+            vcpu.0,
+            layout.gdb_architecture(),
+        );
+        let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+        encoder.text("O").hex_text(&text);
+        reply::finish(encoder);
+    }
+}

@@ -1,0 +1,171 @@
+//! The packets that only LLDB sends.
+//!
+//! Source: LLDB, "GDB Remote Protocol Extensions".
+
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use trapline_arch::{Architecture, LayoutKind};
+use trapline_rsp::{Encoder, Request};
+
+use super::queries::named_vcpu;
+use super::registers::read_entry;
+use super::{Answer, Answered, Refusal, Session, reply};
+use crate::core::Context;
+
+impl Session {
+    pub(super) fn answer_lldb(
+        &mut self,
+        request: Request<'_>,
+        out: &mut Encoder<'_>,
+        context: &mut Context<'_>,
+    ) -> Answered {
+        match request {
+            Request::HostInfo => {
+                self.is_lldb = true;
+                self.host_info(out, context)
+            }
+            Request::ProcessInfo => {
+                self.is_lldb = true;
+                self.process_info(out, context)
+            }
+            Request::ProcessInfoOf(_) => Err(Refusal::text(1, "there are no processes")),
+            Request::RegisterInfo(number) => match self.layout(context).register_info(number) {
+                Some(info) => reply::text(out, &info),
+                None => Err(Refusal::text(0x45, "no more registers")),
+            },
+            Request::ThreadsInfo => self.threads_info(out, context),
+            Request::ThreadStopInfo(thread) => {
+                let vcpu = named_vcpu(thread, context)?;
+                self.thread_stop_info(vcpu, out, context)
+            }
+            Request::EnableThreadSuffix => {
+                self.is_lldb = true;
+                reply::ok(out)
+            }
+            Request::EnableThreadsInStopReply => {
+                self.features.threads_in_stop_reply = true;
+                reply::ok(out)
+            }
+            Request::EnableErrorStrings => {
+                self.features.error_strings = true;
+                reply::ok(out)
+            }
+            Request::WatchpointSupport => {
+                out.text("num:")
+                    .display(context.core.config.capabilities.watchpoints)
+                    .text(";");
+                Ok(Answer::Reply)
+            }
+            Request::AttachOrWaitSupported => reply::unsupported(out),
+            Request::ShlibInfoAddress => Err(Refusal::text(1, "there is no list of libraries")),
+            Request::StructuredDataPlugins => reply::text(out, "[]"),
+            Request::LoadedLibraries(_) => reply::text(out, "{\"images\":[]]}"),
+            Request::WorkingDirectory => {
+                out.hex_text("/");
+                Ok(Answer::Reply)
+            }
+            Request::Echo(packet) => {
+                out.binary(packet);
+                Ok(Answer::Reply)
+            }
+            Request::ServerVersion => reply::text(
+                out,
+                concat!("name:trapline;version:", env!("CARGO_PKG_VERSION"), ";"),
+            ),
+            _ => reply::unsupported(out),
+        }
+    }
+
+    fn triple(&mut self, context: &Context<'_>) -> &'static str {
+        match (
+            context.core.config.architecture,
+            self.layout(context).kind(),
+        ) {
+            (Architecture::X86_64, LayoutKind::X86_64) => "x86_64-unknown-none",
+            (Architecture::X86_64, LayoutKind::I386) => "i386-unknown-none",
+        }
+    }
+
+    fn pointer_bytes(&mut self, context: &Context<'_>) -> u32 {
+        match self.layout(context).kind() {
+            LayoutKind::X86_64 => 8,
+            LayoutKind::I386 => 4,
+        }
+    }
+
+    /// x86 traps after a watched access (`watchpoint_exceptions_received`).
+    fn host_info(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        let triple = self.triple(context);
+        let pointer_bytes = self.pointer_bytes(context);
+        out.key_hex_text("triple", triple);
+        out.key_display("ptrsize", pointer_bytes);
+        out.key_text("endian", "little");
+        out.key_text("watchpoint_exceptions_received", "after");
+        out.key_text("vm-page-size", "4096");
+        out.key_hex_text("hostname", "guest");
+        Ok(Answer::Reply)
+    }
+
+    fn process_info(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        let triple = self.triple(context);
+        let pointer_bytes = self.pointer_bytes(context);
+        out.key_text("pid", "1");
+        out.key_hex_text("triple", triple);
+        out.key_text("endian", "little");
+        out.key_display("ptrsize", pointer_bytes);
+        Ok(Answer::Reply)
+    }
+
+    /// Answers `jThreadsInfo`: what each vCPU stopped for, with its general registers, so that LLDB
+    /// needs one packet for a stop.
+    fn threads_info(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        let mut json = String::from("[");
+        let last = context.core.run.last_stop();
+        for vcpu in context.core.run.vcpu_ids() {
+            let separator = if json.len() > 1 { "," } else { "" };
+            let tid = vcpu.0.wrapping_add(1);
+            // Writing to a string cannot fail.
+            let _ = write!(
+                json,
+                "{separator}{{\"tid\":{tid},\"name\":\"vCPU {}\"",
+                vcpu.0
+            );
+            if vcpu == last.vcpu {
+                let (signal, reason) = super::stop_reply::signal_and_name(last.reason);
+                let _ = write!(json, ",\"signal\":{signal},\"reason\":\"{reason}\"");
+            }
+            json.push_str(",\"registers\":{");
+            self.registers_json(vcpu, &mut json, context)?;
+            json.push_str("}}");
+        }
+        json.push(']');
+        out.text(&json);
+        Ok(Answer::Reply)
+    }
+
+    fn registers_json(
+        &mut self,
+        vcpu: crate::contract::VcpuId,
+        json: &mut String,
+        context: &mut Context<'_>,
+    ) -> Result<(), Refusal> {
+        let layout = self.layout(context);
+        let mut separator = "";
+        for entry in layout
+            .g_entries()
+            .iter()
+            .filter(|entry| entry.len_bytes() <= 8)
+        {
+            let mut value = alloc::vec::Vec::new();
+            read_entry(vcpu, entry, &mut value, context)?;
+            let _ = write!(json, "{separator}\"{}\":\"", entry.number);
+            for byte in value {
+                let _ = write!(json, "{byte:02x}");
+            }
+            json.push('"');
+            separator = ",";
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,459 @@
+//! One client's session: what it has chosen, and how its requests are answered.
+//!
+//! A request is answered at once where that is possible. One that needs stopped vCPUs while they
+//! run waits in the [`Wire`] for a pause of the machine, which its arrival asks for (rule S1). The
+//! answers are in one file per family of packets, as the requests are in `trapline_rsp::request`.
+
+pub(crate) mod describe;
+mod files;
+mod lldb;
+mod memory;
+mod points;
+mod queries;
+mod regions;
+pub(crate) mod registers;
+mod reply;
+mod resume;
+mod stop_reply;
+mod threads;
+mod transfer;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use trapline_arch::x86_64::mode::CpuMode;
+use trapline_arch::{Layout, RegisterFile};
+use trapline_rsp::request::{AfterDetach, ThreadUse, Toggle};
+use trapline_rsp::{Encoder, PACKET_SIZE_BYTES, ParseError, Request};
+
+use crate::contract::{Command, GuestEnd, VcpuId};
+use crate::core::Context;
+use crate::run_control::Phase;
+
+pub(crate) use reply::Refusal;
+use wire::Taken;
+pub(crate) use wire::Wire;
+
+/// A client's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u32);
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// All.
+    Full,
+    /// Look at the guest, without stopping it for longer than a moment or changing anything.
+    ReadOnly,
+}
+
+/// A client: its connection's bytes and its session.
+pub(crate) struct Client {
+    pub(crate) wire: Wire,
+    pub(crate) session: Session,
+}
+
+/// Whether more of a client's input can be answered now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    More,
+    Done,
+}
+
+/// What a client has chosen, and what it waits for.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) access: Access,
+    /// A stop is to be reported to this client: once for each of its resumes (rule R3).
+    pub(crate) awaits_stop: bool,
+    /// This client was told that the guest is stopped, and has not resumed it since.
+    pub(crate) holds_stop: bool,
+    /// This client's last request resumed the guest for all.
+    pub(crate) released_stop: bool,
+    pub(crate) is_finished: bool,
+    pub(crate) is_lldb: bool,
+    features: ClientFeatures,
+    /// The vCPU of `Hg`, which registers and memory are about.
+    selected: VcpuId,
+    /// The vCPU of `Hc`, or `None` for all.
+    resumed: Option<VcpuId>,
+    layout: Option<Arc<Layout>>,
+    uses_physical_addresses: bool,
+    saved_registers: BTreeMap<u32, RegisterFile>,
+    files: files::OpenFiles,
+    wants_thread_events: bool,
+    /// The next stop is the one by which this client attaches.
+    is_attaching: bool,
+    /// The mode that the client was told its registers do not fit.
+    told_mode: Option<CpuMode>,
+    /// Memory for data on its way into a reply.
+    scratch: Vec<u8>,
+}
+
+/// What the client says it understands.
+#[derive(Clone, Copy, Debug, Default)]
+struct ClientFeatures {
+    software_breakpoint_reason: bool,
+    hardware_breakpoint_reason: bool,
+    error_text: bool,
+    error_strings: bool,
+    threads_in_stop_reply: bool,
+}
+
+/// What a request came to.
+pub(crate) enum Answer {
+    /// The reply is in the encoder.
+    Reply,
+    /// The reply is a stop reply, sent when the machine has stopped, or there is none.
+    None,
+    /// The guest had come to its end before, and the client is now told that it is gone.
+    Exited(GuestEnd),
+}
+
+type Answered = Result<Answer, Refusal>;
+
+impl Client {
+    pub(crate) fn new(id: SessionId, access: Access) -> Self {
+        Self {
+            wire: Wire::new(),
+            session: Session::new(id, access),
+        }
+    }
+
+    /// Takes one event from the client's input and answers it.
+    pub(crate) fn intake(&mut self, context: &mut Context<'_>) -> Intake {
+        let is_stopped = context.is_stopped();
+        let Some(taken) = self.wire.take(is_stopped) else {
+            return Intake::Done;
+        };
+        match taken {
+            Taken::Nothing => Intake::More,
+            Taken::Interrupt => {
+                self.session.interrupt(context);
+                Intake::More
+            }
+            Taken::Packet(packet) => {
+                let intake = self.serve_packet(&packet, context);
+                self.wire.give_back(packet);
+                intake
+            }
+        }
+    }
+
+    fn serve_packet(&mut self, packet: &[u8], context: &mut Context<'_>) -> Intake {
+        let request = Request::parse(packet);
+        if let Ok(request) = &request
+            && !context.is_stopped()
+            && self.session.needs_stopped(request)
+        {
+            self.wire.wait(packet);
+            context.core.run.pause();
+            return if context.is_stopped() {
+                Intake::More
+            } else {
+                Intake::Done
+            };
+        }
+        self.answer(request, context);
+        Intake::More
+    }
+
+    fn answer(&mut self, request: Result<Request<'_>, ParseError>, context: &mut Context<'_>) {
+        let session = &mut self.session;
+        let starts_no_ack = matches!(request, Ok(Request::StartNoAckMode));
+        self.wire.reply(|out| {
+            let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+            let answered = request
+                .map_err(Refusal::from)
+                .and_then(|request| session.answer(request, &mut encoder, context));
+            match answered {
+                Ok(Answer::Reply) => reply::finish(encoder),
+                Ok(Answer::None) => drop(encoder),
+                Ok(Answer::Exited(end)) => {
+                    stop_reply::exited(end, &mut encoder);
+                    reply::finish(encoder);
+                }
+                Err(refusal) => {
+                    drop(encoder);
+                    let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+                    session.refuse(&refusal, &mut encoder);
+                    reply::finish(encoder);
+                }
+            }
+        });
+        if starts_no_ack {
+            self.wire.stop_acknowledging();
+        }
+    }
+
+    /// Sends the stop reply if the client waits for one.
+    pub(crate) fn report_stop(&mut self, context: &mut Context<'_>) {
+        if !core::mem::take(&mut self.session.awaits_stop) {
+            return;
+        }
+        self.session.holds_stop = true;
+        let session = &mut self.session;
+        let stop = context.core.run.last_stop();
+        session.selected = stop.vcpu;
+        self.wire.reply(|out| {
+            session.announce_mode(stop.vcpu, out, context);
+            let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+            session.stop_reply(stop, &mut encoder, context);
+            reply::finish(encoder);
+        });
+    }
+}
+
+impl Session {
+    fn new(id: SessionId, access: Access) -> Self {
+        Self {
+            id,
+            access,
+            awaits_stop: false,
+            holds_stop: false,
+            released_stop: false,
+            is_finished: false,
+            is_lldb: false,
+            features: ClientFeatures::default(),
+            selected: VcpuId(0),
+            resumed: None,
+            layout: None,
+            uses_physical_addresses: false,
+            saved_registers: BTreeMap::new(),
+            files: files::OpenFiles::default(),
+            wants_thread_events: false,
+            is_attaching: false,
+            told_mode: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes a request to stop that is no packet (rule R3): without a resume of this client's to
+    /// answer there is nothing to say.
+    fn interrupt(&mut self, context: &mut Context<'_>) {
+        if self.awaits_stop && self.access == Access::Full {
+            context.core.run.interrupt();
+        }
+    }
+
+    /// Returns whether a request can be answered only while all vCPUs are out of the guest.
+    fn needs_stopped(&self, request: &Request<'_>) -> bool {
+        match request {
+            Request::ReadRegisters { .. }
+            | Request::WriteRegisters { .. }
+            | Request::ReadRegister { .. }
+            | Request::WriteRegister { .. }
+            | Request::SaveRegisters { .. }
+            | Request::RestoreRegisters { .. }
+            | Request::ThreadExtraInfo(_)
+            | Request::ThreadsInfo
+            | Request::ThreadStopInfo(_)
+            | Request::MemoryRegion(_)
+            | Request::InsertBreakpoint(_)
+            | Request::RemoveBreakpoint(_)
+            | Request::Continue { .. }
+            | Request::Step { .. }
+            | Request::Resume(_)
+            | Request::Detach { .. }
+            | Request::Offsets
+            | Request::ProcessInfo
+            | Request::Monitor(_) => true,
+            Request::ReadMemory { .. }
+            | Request::ReadMemoryBinary { .. }
+            | Request::WriteMemory { .. }
+            | Request::WriteMemoryBinary { .. }
+            | Request::Crc { .. }
+            | Request::SearchMemory(_) => !self.uses_physical_addresses,
+            Request::Transfer(_) => true,
+            _ => false,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        request: Request<'_>,
+        out: &mut Encoder<'_>,
+        context: &mut Context<'_>,
+    ) -> Answered {
+        self.check_access(&request)?;
+        match request {
+            Request::StopReason => self.stop_reason(out, context),
+            Request::Kill => self.kill(context),
+            Request::KillProcess(_) => {
+                self.kill(context)?;
+                reply::ok(out)
+            }
+            Request::Detach { after, .. } => self.detach(after, out, context),
+            Request::DetachStoppedSupported => reply::ok(out),
+            Request::SetThread { usage, thread } => self.set_thread(usage, thread, out, context),
+            Request::ThreadAlive(thread) => self.thread_alive(thread, out, context),
+            Request::Attach(_) => Err(Refusal::text(
+                1,
+                "the guest is attached to already; there are no processes to choose from",
+            )),
+
+            Request::ReadRegisters { thread } => self.read_registers(thread, out, context),
+            Request::WriteRegisters { data, thread } => {
+                self.write_registers(data, thread, out, context)
+            }
+            Request::ReadRegister { number, thread } => {
+                self.read_register(number, thread, out, context)
+            }
+            Request::WriteRegister {
+                number,
+                value,
+                thread,
+            } => self.write_register(number, value, thread, out, context),
+            Request::SaveRegisters { thread } => self.save_registers(thread, out, context),
+            Request::RestoreRegisters { id, thread } => {
+                self.restore_registers(id, thread, out, context)
+            }
+
+            Request::ReadMemory { address, len_bytes } => {
+                self.read_memory(address, len_bytes, out, context)
+            }
+            Request::ReadMemoryBinary { address, len_bytes } => {
+                self.read_memory_binary(address, len_bytes, out, context)
+            }
+            Request::WriteMemory { address, data } => {
+                self.write_memory(address, &data.to_vec(), out, context)
+            }
+            Request::WriteMemoryBinary { address, data } => {
+                self.write_memory(address, data, out, context)
+            }
+            Request::Crc { address, len_bytes } => self.crc(address, len_bytes, out, context),
+            Request::SearchMemory(search) => self.search_memory(search, out, context),
+            Request::MemoryRegionSupported => reply::ok(out),
+            Request::MemoryRegion(address) => self.memory_region(address, out, context),
+
+            Request::Continue { address, .. } => self.legacy_continue(address, context),
+            Request::Step { address, .. } => self.legacy_step(address, context),
+            Request::Resume(actions) => self.resume(actions, context),
+            Request::ResumeActions => reply::text(out, "vCont;c;C;s;S;t;r"),
+            Request::Interrupt => {
+                self.interrupt(context);
+                reply::ok(out)
+            }
+            Request::InsertBreakpoint(point) => self.insert_point(&point, out, context),
+            Request::RemoveBreakpoint(point) => self.remove_point(&point, out, context),
+            request => self.answer_query(request, out, context),
+        }
+    }
+
+    /// Refuses what a read-only client may not do (rule A1).
+    fn check_access(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        let changes = matches!(
+            request,
+            Request::Kill
+                | Request::KillProcess(_)
+                | Request::WriteRegisters { .. }
+                | Request::WriteRegister { .. }
+                | Request::RestoreRegisters { .. }
+                | Request::WriteMemory { .. }
+                | Request::WriteMemoryBinary { .. }
+                | Request::Continue { .. }
+                | Request::Step { .. }
+                | Request::Resume(_)
+                | Request::Interrupt
+                | Request::InsertBreakpoint(_)
+        );
+        if changes && self.access == Access::ReadOnly {
+            return Err(Refusal::text(1, "this session is read-only"));
+        }
+        Ok(())
+    }
+
+    /// Answers `?`: the guest is stopped for a client that attaches to it.
+    fn stop_reason(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        if context.core.run.phase() == Phase::Stopped || self.access == Access::ReadOnly {
+            self.holds_stop = self.access == Access::Full;
+            let stop = context.core.run.last_stop();
+            self.selected = stop.vcpu;
+            self.stop_reply(stop, out, context);
+            return Ok(Answer::Reply);
+        }
+        self.awaits_stop = true;
+        self.is_attaching = true;
+        context.core.run.interrupt();
+        Ok(Answer::None)
+    }
+
+    fn kill(&mut self, context: &mut Context<'_>) -> Answered {
+        let end = context.core.run.ended().unwrap_or(GuestEnd::PowerOff);
+        context.core.run.push_command(Command::End(end));
+        Ok(Answer::None)
+    }
+
+    fn detach(
+        &mut self,
+        after: AfterDetach,
+        out: &mut Encoder<'_>,
+        context: &mut Context<'_>,
+    ) -> Answered {
+        context.core.points.release(self.id);
+        context.publish_points();
+        self.is_finished = true;
+        if after == AfterDetach::StayStopped {
+            self.holds_stop = false;
+        } else if self.access == Access::Full {
+            // An explicit detach lets even a guest go that was held before its first instruction.
+            context.core.has_started = true;
+        }
+        reply::ok(out)
+    }
+
+    fn set_thread(
+        &mut self,
+        usage: ThreadUse,
+        thread: trapline_rsp::ThreadSpec,
+        out: &mut Encoder<'_>,
+        context: &Context<'_>,
+    ) -> Answered {
+        let chosen = threads::vcpu_of(thread, context)?;
+        match usage {
+            ThreadUse::Resume => self.resumed = chosen,
+            ThreadUse::Other => self.selected = chosen.unwrap_or(self.selected),
+        }
+        reply::ok(out)
+    }
+
+    fn thread_alive(
+        &mut self,
+        thread: trapline_rsp::ThreadSpec,
+        out: &mut Encoder<'_>,
+        context: &Context<'_>,
+    ) -> Answered {
+        threads::vcpu_of(thread, context)?;
+        reply::ok(out)
+    }
+
+    /// Returns the vCPU that a request is about.
+    fn vcpu(
+        &self,
+        thread: Option<trapline_rsp::ThreadSpec>,
+        context: &Context<'_>,
+    ) -> Result<VcpuId, Refusal> {
+        let named = thread
+            .map(|thread| threads::vcpu_of(thread, context))
+            .transpose()?;
+        Ok(named.flatten().unwrap_or(self.selected))
+    }
+
+    /// Returns the registers as this client numbers them.
+    fn layout(&mut self, context: &Context<'_>) -> Arc<Layout> {
+        let config = &context.core.config;
+        let layout = self
+            .layout
+            .get_or_insert_with(|| Arc::new(Layout::new(config.layout, config.features)));
+        Arc::clone(layout)
+    }
+
+    fn set_toggle(flag: &mut bool, toggle: Toggle) {
+        *flag = toggle == Toggle::On;
+    }
+}

@@ -1,0 +1,108 @@
+//! `vCont`, `c`, `C`, `s`, `S`: setting vCPUs going.
+
+use alloc::vec::Vec;
+
+use trapline_arch::Gva;
+use trapline_rsp::request::{Action, ActionKind, Actions};
+
+use super::registers::set_pc;
+use super::{Answer, Answered, Refusal, Session, threads};
+use crate::contract::{Command, ResumeAction, StepMethod, VcpuId};
+use crate::core::Context;
+
+impl Session {
+    /// Answers `vCont`: each vCPU does what the first action that fits it says, and stays stopped
+    /// if none does (rule R5).
+    pub(super) fn resume(&mut self, actions: Actions<'_>, context: &mut Context<'_>) -> Answered {
+        let mut chosen = Vec::new();
+        for Action { kind, thread } in actions.iter() {
+            let vcpu = match thread {
+                Some(thread) => threads::vcpu_of(thread, context)?,
+                None => None,
+            };
+            chosen.push((vcpu, resume_action(kind)));
+        }
+        self.go(context, |vcpu| {
+            let fitting =
+                |(named, _): &&(Option<VcpuId>, _)| named.is_none_or(|named| named == vcpu);
+            chosen.iter().find(fitting).and_then(|(_, action)| *action)
+        })
+    }
+
+    /// Answers `c` and `C`, which GDB sends when `vCont` was turned off.
+    pub(super) fn legacy_continue(
+        &mut self,
+        address: Option<u64>,
+        context: &mut Context<'_>,
+    ) -> Answered {
+        self.move_pc(address, context)?;
+        let only = self.resumed;
+        self.go(context, |vcpu| {
+            only.is_none_or(|only| only == vcpu)
+                .then_some(ResumeAction::Continue)
+        })
+    }
+
+    /// Answers `s` and `S`: GDB may send them although `vCont` is offered.
+    pub(super) fn legacy_step(
+        &mut self,
+        address: Option<u64>,
+        context: &mut Context<'_>,
+    ) -> Answered {
+        self.move_pc(address, context)?;
+        let only = self.resumed.unwrap_or(self.selected);
+        self.go(context, |vcpu| (vcpu == only).then_some(ResumeAction::Step))
+    }
+
+    /// Sets vCPUs going; the reply is the next stop reply.
+    pub(crate) fn go(
+        &mut self,
+        context: &mut Context<'_>,
+        action: impl Fn(VcpuId) -> Option<ResumeAction>,
+    ) -> Answered {
+        let steps = |vcpu| {
+            matches!(
+                action(vcpu),
+                Some(ResumeAction::Step | ResumeAction::RangeStep { .. })
+            )
+        };
+        if context.core.config.capabilities.step == StepMethod::None
+            && context.core.run.vcpu_ids().any(steps)
+        {
+            return Err(Refusal::text(
+                1,
+                "this hypervisor cannot single-step; see 'monitor info'",
+            ));
+        }
+        self.holds_stop = false;
+        self.released_stop = true;
+        if let Some(end) = context.core.run.ended() {
+            context.core.run.push_command(Command::End(end));
+            return Ok(Answer::Exited(end));
+        }
+        self.awaits_stop = true;
+        context.resume(action);
+        Ok(Answer::None)
+    }
+
+    fn move_pc(&self, address: Option<u64>, context: &mut Context<'_>) -> Result<(), Refusal> {
+        match address {
+            Some(address) => set_pc(self.resumed.unwrap_or(self.selected), Gva(address), context),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Signals mean nothing to a virtual machine, so resuming with one is resuming. `t` is for non-stop
+/// sessions; here the vCPU simply stays stopped.
+fn resume_action(kind: ActionKind) -> Option<ResumeAction> {
+    match kind {
+        ActionKind::Continue | ActionKind::ContinueWithSignal(_) => Some(ResumeAction::Continue),
+        ActionKind::Step | ActionKind::StepWithSignal(_) => Some(ResumeAction::Step),
+        ActionKind::RangeStep { start, end } => Some(ResumeAction::RangeStep {
+            start: Gva(start),
+            end: Gva(end),
+        }),
+        ActionKind::Stop => None,
+    }
+}

@@ -1,0 +1,159 @@
+//! The bytes of one connection: what came in and is not answered yet, what is ready to go out.
+
+use alloc::vec::Vec;
+
+use trapline_rsp::{AckMode, Deframer, Event, PACKET_SIZE_BYTES};
+
+/// Output beyond which no more requests of the client are answered until it has read some: a
+/// reply's size and some more.
+const OUTPUT_HIGH_BYTES: usize = 2 * PACKET_SIZE_BYTES;
+
+/// Input beyond which no more is read from the client.
+const INPUT_HIGH_BYTES: usize = 2 * PACKET_SIZE_BYTES;
+
+/// The answer to a packet that was too long to keep: `E16`.
+const OVERSIZE_REPLY: &[u8] = b"$E16#ac";
+
+/// One connection's bytes.
+pub(crate) struct Wire {
+    deframer: Deframer,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// The last packet sent, for a client that asks for it again. Empty in no-ack mode.
+    last_reply: Vec<u8>,
+    /// The body of a request that waits for a pause.
+    waiting: Option<Vec<u8>>,
+    spare: Vec<u8>,
+}
+
+/// One thing taken from the input.
+pub(super) enum Taken {
+    /// Nothing that needs an answer.
+    Nothing,
+    /// A request to stop.
+    Interrupt,
+    /// A packet's body.
+    Packet(Vec<u8>),
+}
+
+impl Wire {
+    pub(super) fn new() -> Self {
+        Self {
+            deframer: Deframer::new(PACKET_SIZE_BYTES),
+            input: Vec::new(),
+            output: Vec::new(),
+            last_reply: Vec::new(),
+            waiting: None,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Takes bytes from the connection.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Returns the bytes to send.
+    pub(crate) fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// Takes bytes as sent. Returns whether there is input that waited for room.
+    pub(crate) fn consume(&mut self, len_bytes: usize) -> bool {
+        self.output.drain(..len_bytes.min(self.output.len()));
+        !self.input.is_empty() && self.output.len() < OUTPUT_HIGH_BYTES && self.waiting.is_none()
+    }
+
+    /// Returns whether more bytes should be read from the connection.
+    pub(crate) fn has_room(&self) -> bool {
+        self.input.len() < INPUT_HIGH_BYTES
+    }
+
+    /// Returns whether a request waits for a pause.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Keeps a request until the machine is paused.
+    pub(super) fn wait(&mut self, packet: &[u8]) {
+        self.waiting = Some(packet.to_vec());
+    }
+
+    /// Takes the next thing from the input, or `None` if there is none or it has to wait.
+    pub(super) fn take(&mut self, is_stopped: bool) -> Option<Taken> {
+        if self.waiting.is_some() {
+            return if is_stopped {
+                self.waiting.take().map(Taken::Packet)
+            } else {
+                None
+            };
+        }
+        if self.output.len() >= OUTPUT_HIGH_BYTES {
+            return None;
+        }
+        let mut input = core::mem::take(&mut self.input);
+        let mut rest = input.as_slice();
+        let taken = self.take_event(&mut rest);
+        let used = input.len().saturating_sub(rest.len());
+        input.drain(..used);
+        self.input = input;
+        taken
+    }
+
+    fn take_event(&mut self, rest: &mut &[u8]) -> Option<Taken> {
+        let acknowledges = self.deframer.ack_mode() == AckMode::Ack;
+        let taken = match self.deframer.next(rest)? {
+            Event::Packet(body) => {
+                let mut packet = core::mem::take(&mut self.spare);
+                packet.clear();
+                packet.extend_from_slice(body);
+                self.acknowledge(acknowledges);
+                Taken::Packet(packet)
+            }
+            Event::Interrupt => Taken::Interrupt,
+            Event::Nack => {
+                self.output.extend_from_slice(&self.last_reply);
+                Taken::Nothing
+            }
+            Event::BadChecksum => {
+                self.output.push(b'-');
+                Taken::Nothing
+            }
+            Event::Oversize => {
+                self.acknowledge(acknowledges);
+                self.reply(|out| out.extend_from_slice(OVERSIZE_REPLY));
+                Taken::Nothing
+            }
+            Event::Ack | Event::Notification(_) => Taken::Nothing,
+        };
+        Some(taken)
+    }
+
+    fn acknowledge(&mut self, is_wanted: bool) {
+        if is_wanted {
+            self.output.push(b'+');
+        }
+    }
+
+    /// Keeps a packet's memory for the next one.
+    pub(super) fn give_back(&mut self, packet: Vec<u8>) {
+        self.spare = packet;
+    }
+
+    /// Appends a reply to the output and keeps it for a resend.
+    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.output.len();
+        write(&mut self.output);
+        if self.deframer.ack_mode() == AckMode::Ack {
+            self.last_reply.clear();
+            let written = self.output.get(start..).unwrap_or_default();
+            self.last_reply.extend_from_slice(written);
+        }
+    }
+
+    /// Ends acknowledgements for this connection.
+    pub(super) fn stop_acknowledging(&mut self) {
+        self.deframer.set_ack_mode(AckMode::NoAck);
+        self.last_reply = Vec::new();
+    }
+}

@@ -1,0 +1,370 @@
+//! One resume of one vCPU, decided where the vCPU runs.
+//!
+//! [`VcpuRun`] stands between the engine, which says how far to go, and the hypervisor, which
+//! enters the guest. It steps over breakpoints that are to be passed, evaluates conditions, carries
+//! range steps on and hands the guest what is the guest's, all without a word to another thread
+//! (rule B6).
+//!
+//! ```text
+//!            begin(request)
+//!                  ▼
+//!    ┌──────▶  next() ──HoldOthers──▶ others_held() ──┐
+//!    │             │◀─────────────────────────────────┘
+//!    │          Enter(entry)                    Stop(reason)
+//!    │             ▼                                 ▲
+//!    └────── handle_exit(exit) ──────────────────────┘ by the next call of next()
+//! ```
+
+mod hits;
+mod slots;
+mod x86_64;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::sync::Arc;
+
+use trapline_arch::{Architecture, Gva};
+
+use crate::contract::{
+    AccessError, Capabilities, Entry, ResumeAction, ResumeRequest, StepMethod, StopReason, Vcpu,
+    VmExit,
+};
+use crate::cpu::Cpu;
+use crate::points::{Patch, PointSet};
+
+use slots::SlotPlan;
+use x86_64::{Outcome, StepPlan};
+
+/// What the hypervisor is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bring all other vCPUs out of the guest and hold them, then call
+    /// [`VcpuRun::others_held`] and [`VcpuRun::next`]. They stay held until `next` answers with an
+    /// entry whose [`alone`](Entry::alone) is false, or with [`Stop`](Self::Stop).
+    HoldOthers,
+    /// Enter the guest and call [`VcpuRun::handle_exit`] with what came of it.
+    Enter(Entry),
+    /// Report this to the engine; the vCPU is stopped now.
+    Stop(StopReason),
+}
+
+/// Whether the other vCPUs could be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// They are out of the guest and stay out.
+    Held,
+    /// A stop request came first.
+    Interrupted,
+}
+
+/// One vCPU's part of the debugger. It is kept between resumes.
+#[derive(Debug)]
+pub struct VcpuRun {
+    capabilities: Capabilities,
+    cpu: Cpu,
+    action: ResumeAction,
+    points: Arc<PointSet>,
+    state: State,
+    others_are_held: bool,
+    guards: x86_64::GuardCache,
+    /// The vector of an exception that waits for the next entry.
+    injected: Option<u8>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// About to enter. Breakpoints on the next instruction are passed if `pass` says so.
+    Ready { pass: bool },
+    /// Waiting for the others to be held, for a step that only one vCPU may make.
+    Holding { purpose: Purpose },
+    /// In the guest, running freely.
+    Running { entry: Entry, slots: SlotPlan },
+    /// In the guest for one instruction.
+    Stepping {
+        entry: Entry,
+        slots: SlotPlan,
+        step: Step,
+    },
+    /// Done.
+    Stopped(StopReason),
+}
+
+/// Why an instruction is stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// The client asked for it.
+    Requested,
+    /// To get past a breakpoint on the way.
+    Pass,
+}
+
+#[derive(Debug)]
+struct Step {
+    purpose: Purpose,
+    lifted: Option<Arc<Patch>>,
+    plan: StepPlan,
+}
+
+impl VcpuRun {
+    /// Creates the part for one vCPU of a guest.
+    #[must_use]
+    pub fn new(architecture: Architecture, capabilities: &Capabilities) -> Self {
+        Self {
+            capabilities: *capabilities,
+            cpu: Cpu::new(architecture),
+            action: ResumeAction::Continue,
+            points: Arc::default(),
+            state: State::Stopped(StopReason::Paused),
+            others_are_held: false,
+            guards: x86_64::GuardCache::default(),
+            injected: None,
+        }
+    }
+
+    /// Takes up a resume. The vCPU is stopped, and its registers may have changed since it did.
+    pub fn begin(&mut self, request: ResumeRequest) {
+        self.action = request.action;
+        self.points = request.points;
+        self.cpu.invalidate();
+        self.guards = x86_64::GuardCache::default();
+        self.others_are_held = false;
+        self.state = State::Ready {
+            pass: request.pass_first,
+        };
+    }
+
+    /// Says what to do next.
+    pub fn next(&mut self, vcpu: &mut dyn Vcpu) -> Next {
+        let proceeded = match self.state {
+            State::Ready { pass } => self.proceed(vcpu, pass),
+            State::Holding { purpose } if self.others_are_held => self.step(vcpu, purpose),
+            State::Holding { .. } => Ok(Next::HoldOthers),
+            State::Running { entry, .. } | State::Stepping { entry, .. } => Ok(Next::Enter(entry)),
+            State::Stopped(reason) => Ok(Next::Stop(reason)),
+        };
+        proceeded.unwrap_or_else(|error| {
+            self.state = State::Stopped(StopReason::Failed(error));
+            Next::Stop(StopReason::Failed(error))
+        })
+    }
+
+    /// Takes the answer to [`Next::HoldOthers`].
+    pub fn others_held(&mut self, held: Held) {
+        match held {
+            Held::Held => self.others_are_held = true,
+            Held::Interrupted => self.state = State::Stopped(StopReason::Paused),
+        }
+    }
+
+    /// Takes what came of an entry.
+    pub fn handle_exit(&mut self, vcpu: &mut dyn Vcpu, exit: VmExit) {
+        self.cpu.invalidate();
+        if exit != VmExit::Interrupted {
+            self.injected = None;
+        }
+        let state = core::mem::replace(&mut self.state, State::Stopped(StopReason::Paused));
+        let handled = match state {
+            State::Running { slots, .. } => self.leave_running(vcpu, slots, exit),
+            State::Stepping { entry, slots, step } => {
+                self.leave_step(vcpu, entry, slots, step, exit)
+            }
+            not_entered => Ok(not_entered),
+        };
+        self.state = handled.unwrap_or_else(|error| State::Stopped(StopReason::Failed(error)));
+    }
+
+    fn proceed(&mut self, vcpu: &mut dyn Vcpu, pass: bool) -> Result<Next, AccessError> {
+        match self.action {
+            ResumeAction::Step | ResumeAction::RangeStep { .. } => {
+                self.step(vcpu, Purpose::Requested)
+            }
+            ResumeAction::Continue if pass => {
+                if self.patch_at_pc(vcpu)?.is_some() {
+                    return self.step(vcpu, Purpose::Pass);
+                }
+                let pc = self.pc(vcpu)?;
+                let pass_first = self.points.execute_slots_at(pc).next().is_some();
+                self.run_freely(vcpu, pass_first)
+            }
+            ResumeAction::Continue => self.run_freely(vcpu, false),
+        }
+    }
+
+    fn run_freely(&mut self, vcpu: &mut dyn Vcpu, pass_first: bool) -> Result<Next, AccessError> {
+        self.others_are_held = false;
+        let mut slots = SlotPlan::new(self.points.hardware_points());
+        if !slots.is_empty() {
+            slots.add_guest_points(
+                &x86_64::guest_points(&mut self.cpu, vcpu)?,
+                &self.capabilities,
+            );
+        }
+        let entry = Entry {
+            pass_first,
+            hardware: slots.points(),
+            ..Entry::default()
+        };
+        self.state = State::Running { entry, slots };
+        Ok(Next::Enter(entry))
+    }
+
+    fn step(&mut self, vcpu: &mut dyn Vcpu, purpose: Purpose) -> Result<Next, AccessError> {
+        if self.capabilities.step == StepMethod::None {
+            self.state = State::Stopped(StopReason::CannotStep);
+            return Ok(Next::Stop(StopReason::CannotStep));
+        }
+        let lifted = self.patch_at_pc(vcpu)?;
+        let mut slots = SlotPlan::new(self.points.watch_points());
+        let plan = x86_64::plan(self, vcpu, &mut slots)?;
+        if (lifted.is_some() || plan.needs_patch()) && !self.others_are_held {
+            self.state = State::Holding { purpose };
+            return Ok(Next::HoldOthers);
+        }
+        if let Some(patch) = &lifted {
+            patch.lift(vcpu.memory());
+        }
+        let plan = plan.plant(vcpu.memory());
+        let entry = Entry {
+            step: plan.uses_trap(),
+            hold_interrupts: true,
+            pass_first: false,
+            alone: lifted.is_some() || plan.needs_patch(),
+            hardware: slots.points(),
+        };
+        self.others_are_held = entry.alone;
+        self.state = State::Stepping {
+            entry,
+            slots,
+            step: Step {
+                purpose,
+                lifted,
+                plan,
+            },
+        };
+        Ok(Next::Enter(entry))
+    }
+
+    fn leave_running(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        slots: SlotPlan,
+        exit: VmExit,
+    ) -> Result<State, AccessError> {
+        match exit {
+            VmExit::Interrupted => Ok(State::Stopped(StopReason::Paused)),
+            VmExit::Ended(end) => Ok(State::Stopped(StopReason::Ended(end))),
+            VmExit::BreakpointInstruction => self.breakpoint_instruction(vcpu),
+            VmExit::Debug {
+                step,
+                slots: hit,
+                data_address,
+            } => {
+                self.give_guest_its_hits(vcpu, &slots, hit, step)?;
+                let reason = self.slot_hit(vcpu, &slots, hit, data_address)?;
+                Ok(match reason {
+                    hits::SlotHit::Stop(reason) => State::Stopped(reason),
+                    hits::SlotHit::Pass => State::Ready { pass: true },
+                    hits::SlotHit::None => State::Ready { pass: false },
+                })
+            }
+        }
+    }
+
+    fn leave_step(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        entry: Entry,
+        slots: SlotPlan,
+        step: Step,
+        exit: VmExit,
+    ) -> Result<State, AccessError> {
+        // The guest's own breakpoint instruction was what was stepped: its exception is delivered,
+        // and the step ends at the handler, where the plan has set its trap.
+        if exit == VmExit::BreakpointInstruction && !step.plan.is_patch_hit(self, vcpu)? {
+            self.inject_breakpoint(vcpu)?;
+            return Ok(State::Stepping { entry, slots, step });
+        }
+        if let Some(patch) = &step.lifted {
+            patch.lower(vcpu.memory());
+        }
+        step.plan.lift(vcpu.memory());
+        let (is_step, hit, data_address) = match exit {
+            VmExit::Interrupted => return Ok(State::Stopped(StopReason::Paused)),
+            VmExit::Ended(end) => return Ok(State::Stopped(StopReason::Ended(end))),
+            VmExit::BreakpointInstruction => (true, 0, None),
+            VmExit::Debug {
+                step,
+                slots,
+                data_address,
+            } => (step, slots, data_address),
+        };
+        let outcome = step.plan.finish(self, vcpu, &slots, is_step, hit)?;
+        self.give_guest_its_hits(vcpu, &slots, hit, false)?;
+        if let hits::SlotHit::Stop(reason) = self.slot_hit(vcpu, &slots, hit, data_address)? {
+            return Ok(State::Stopped(reason));
+        }
+        match (outcome, step.purpose) {
+            (Outcome::NotYet, _) => Ok(State::Ready { pass: true }),
+            (Outcome::Stepped, Purpose::Pass) => Ok(State::Ready { pass: false }),
+            (Outcome::Stepped, Purpose::Requested) => self.step_done(vcpu),
+        }
+    }
+
+    /// Decides after a step that a client asked for.
+    fn step_done(&mut self, vcpu: &mut dyn Vcpu) -> Result<State, AccessError> {
+        if let Some(reason) = self.point_at_pc(vcpu)? {
+            return Ok(State::Stopped(reason));
+        }
+        let ResumeAction::RangeStep { start, end } = self.action else {
+            return Ok(State::Stopped(StopReason::Step));
+        };
+        let pc = self.pc(vcpu)?;
+        Ok(if (start..end).contains(&pc) {
+            State::Ready { pass: true }
+        } else {
+            State::Stopped(StopReason::Step)
+        })
+    }
+
+    /// Delivers the part of a debug exception that is the guest's own (rule R9).
+    fn give_guest_its_hits(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        slots: &SlotPlan,
+        hit: u32,
+        guest_step: bool,
+    ) -> Result<(), AccessError> {
+        let cause = slots.guest_cause(hit) | if guest_step { x86_64::SINGLE_STEP } else { 0 };
+        if cause == 0 {
+            Ok(())
+        } else {
+            self.inject_debug(vcpu, cause)
+        }
+    }
+
+    fn inject_debug(&mut self, vcpu: &mut dyn Vcpu, cause: u64) -> Result<(), AccessError> {
+        self.injected = Some(x86_64::DEBUG_VECTOR);
+        vcpu.inject_debug(cause)
+    }
+
+    fn inject_breakpoint(&mut self, vcpu: &mut dyn Vcpu) -> Result<(), AccessError> {
+        self.injected = Some(x86_64::BREAKPOINT_VECTOR);
+        vcpu.inject_breakpoint()
+    }
+
+    fn pc(&mut self, mut vcpu: &mut dyn Vcpu) -> Result<Gva, AccessError> {
+        self.cpu.pc(&mut vcpu)
+    }
+
+    /// Returns the patch that stands where the pc points.
+    fn patch_at_pc(&mut self, mut vcpu: &mut dyn Vcpu) -> Result<Option<Arc<Patch>>, AccessError> {
+        if self.points.patches().is_empty() {
+            return Ok(None);
+        }
+        let pc = self.cpu.pc(&mut vcpu)?;
+        let space = self.cpu.address_space(&mut vcpu)?;
+        let gpa = space.gpa(vcpu.memory(), pc);
+        Ok(gpa.and_then(|gpa| self.points.patch_at(gpa)).cloned())
+    }
+}

@@ -1,0 +1,133 @@
+//! What the hardware slots of one entry are for: the debugger's points, the guest's own beside
+//! them (rule R9), and guards that catch where a step leads.
+
+use crate::contract::{
+    Capabilities, HardwarePoint, HardwarePoints, MAX_HARDWARE_SLOTS, PointAccess,
+};
+
+/// What one slot is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Unused.
+    #[default]
+    Free,
+    /// A point of the debugger's.
+    Debugger,
+    /// The guest's own point of that number.
+    Guest(u8),
+    /// The first instruction of an exception handler.
+    Exception {
+        /// Whether the processor pushes an error code for it.
+        pushes_error: bool,
+    },
+    /// The one place where the instruction being stepped can lead.
+    Target,
+}
+
+/// The slots of one entry with their roles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotPlan {
+    points: HardwarePoints,
+    roles: [Role; MAX_HARDWARE_SLOTS],
+}
+
+impl SlotPlan {
+    /// Starts with the debugger's own points.
+    pub(super) fn new(points: HardwarePoints) -> Self {
+        let mut roles = [Role::Free; MAX_HARDWARE_SLOTS];
+        for (number, _) in points.iter() {
+            if let Some(role) = roles.get_mut(number) {
+                *role = Role::Debugger;
+            }
+        }
+        Self { points, roles }
+    }
+
+    /// Returns what the debug registers are to trap.
+    pub(super) fn points(&self) -> HardwarePoints {
+        self.points
+    }
+
+    /// Returns whether no slot is in use.
+    pub(super) fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    /// Returns what slot `number` is for.
+    pub(super) fn role(&self, number: usize) -> Role {
+        self.roles.get(number).copied().unwrap_or_default()
+    }
+
+    /// Adds the guest's own points to the slots that the debugger leaves free.
+    pub(super) fn add_guest_points(&mut self, guest: &HardwarePoints, capabilities: &Capabilities) {
+        for (number, point) in guest.iter() {
+            let number = u8::try_from(number).unwrap_or(u8::MAX);
+            self.insert(point, Role::Guest(number), capabilities);
+        }
+    }
+
+    /// Sets a trap on execution at `point`. Returns whether a slot was free for it.
+    pub(super) fn insert(
+        &mut self,
+        point: HardwarePoint,
+        role: Role,
+        capabilities: &Capabilities,
+    ) -> bool {
+        let limit = usize::from(match point.access {
+            PointAccess::Execute => capabilities.hardware_breakpoints,
+            PointAccess::Write | PointAccess::Read | PointAccess::ReadWrite => {
+                capabilities.watchpoints
+            }
+        });
+        let Some(number) = self.points.insert(point, limit) else {
+            return false;
+        };
+        if let Some(slot) = self.roles.get_mut(number) {
+            *slot = role;
+        }
+        true
+    }
+
+    /// Sets a trap that the step cannot do without: if no slot is free it takes the last one from
+    /// whoever has it, for this one instruction.
+    pub(super) fn insert_by_force(
+        &mut self,
+        point: HardwarePoint,
+        role: Role,
+        capabilities: &Capabilities,
+    ) {
+        if self.insert(point, role, capabilities) {
+            return;
+        }
+        let Some(last) = usize::from(capabilities.hardware_breakpoints).checked_sub(1) else {
+            return;
+        };
+        self.points.set(last, Some(point));
+        if let Some(slot) = self.roles.get_mut(last) {
+            *slot = role;
+        }
+    }
+
+    /// Returns the roles of the slots whose bits are set in `hit`.
+    pub(super) fn hit_roles(&self, hit: u32) -> impl Iterator<Item = (usize, Role)> + '_ {
+        let numbered = self.roles.iter().enumerate();
+        numbered
+            .filter(move |(number, _)| {
+                u32::try_from(*number).is_ok_and(|bit| hit.checked_shr(bit).unwrap_or(0) & 1 != 0)
+            })
+            .map(|(number, role)| (number, *role))
+    }
+
+    /// Returns the guest's own breakpoints among the slots in `hit`, bit n for its point n. If the
+    /// entry used no slots the guest's registers were in force, so every hit is the guest's.
+    pub(super) fn guest_cause(&self, hit: u32) -> u64 {
+        if self.is_empty() {
+            return hit.into();
+        }
+        let numbers = self.hit_roles(hit).filter_map(|(_, role)| match role {
+            Role::Guest(number) => Some(1_u64.wrapping_shl(number.into())),
+            Role::Free | Role::Debugger | Role::Exception { .. } | Role::Target => None,
+        });
+        numbers.fold(0, |bits, bit| bits | bit)
+    }
+}

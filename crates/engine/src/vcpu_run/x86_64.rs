@@ -1,0 +1,477 @@
+//! Exactly one instruction by way of RFLAGS.TF, without the guest ever seeing it (rules R5, R8).
+//!
+//! Setting TF behind the guest's back shows wherever the processor stores the flags or loads them.
+//! What an instruction will do is known before it runs, so each step has a plan:
+//!
+//! | instruction | plan |
+//! |---|---|
+//! | most | trap flag |
+//! | `PUSHF` | trap flag, then clear TF in the pushed image |
+//! | `POPF`, `IRET` | trap flag; the guest's own TF is then what the image held |
+//! | `INT n`, `INT3`, `INTO`, `INT1`, `SYSCALL`, `SYSENTER`, `SYSRET`, `SYSEXIT` | no trap flag: run to the one place it leads to |
+//! | `MOV SS`, `POP SS` | no trap flag, which would trap one instruction late: run to a breakpoint behind it |
+//! | any that faults | a hardware breakpoint at the handler; then clear TF in the frame |
+//!
+//! Source: SDM vol. 3B, "Single-Step Exception Condition"; APM vol. 2, "Single Stepping".
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use trapline_arch::x86_64::control::Rflags;
+use trapline_arch::x86_64::debug::{DebugRegisters, SlotKind};
+use trapline_arch::x86_64::instruction::{self, StepClass};
+use trapline_arch::x86_64::mode::{self, CpuMode};
+use trapline_arch::x86_64::{interrupts, registers};
+use trapline_arch::{Gva, RegisterFile, RegisterGroup, RegisterGroups};
+
+use super::VcpuRun;
+use super::slots::{Role, SlotPlan};
+use crate::address_space::AddressSpace;
+use crate::contract::{
+    AccessError, GuestMemory, HardwarePoint, HardwarePoints, PointAccess, StepMethod, Vcpu,
+};
+use crate::cpu::{CONTROL, Cpu};
+use crate::points::{Patch, PointSet};
+
+/// `int3`.
+const BREAKPOINT: &[u8] = &[0xcc];
+
+/// TF is bit 8 of every image of the flags, so bit 0 of its second byte.
+const TF_IN_SECOND_BYTE: u8 = 1;
+
+/// DR6.BS: the debug exception is a single-step trap (SDM vol. 3B, "Debug Registers").
+pub(super) const SINGLE_STEP: u64 = 1 << 14;
+
+/// The vector of #DB.
+pub(super) const DEBUG_VECTOR: u8 = 1;
+
+/// The vector of #BP.
+pub(super) const BREAKPOINT_VECTOR: u8 = 3;
+
+/// The exceptions an ordinary instruction may raise, the likeliest first, and whether the
+/// processor pushes an error code: #PF, #GP, #UD, #SS.
+const GUARDED: [(u8, bool); 4] = [(14, true), (13, true), (6, false), (12, true)];
+
+/// What stays the same while one vCPU is stepped on and on.
+#[derive(Debug, Default)]
+pub(super) struct GuardCache {
+    handlers: Option<Vec<(Gva, bool)>>,
+    guest_points: Option<HardwarePoints>,
+}
+
+/// How one instruction is stepped.
+#[derive(Debug)]
+pub(super) struct StepPlan {
+    uses_trap: bool,
+    guest_tf: bool,
+    after: After,
+    patch: PlanPatch,
+}
+
+/// What is left to do when the instruction has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Nothing,
+    /// An image of the flags was pushed.
+    ClearPushed,
+    /// An image of the flags was loaded that had TF so.
+    LoadTf(bool),
+}
+
+/// A breakpoint instruction behind the one that is stepped.
+#[derive(Debug)]
+enum PlanPatch {
+    None,
+    Wanted(trapline_arch::Gpa),
+    Planted(Arc<Patch>),
+}
+
+/// Whether the instruction has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It has, or it has led to an exception handler.
+    Stepped,
+    /// It has not.
+    NotYet,
+}
+
+/// Returns the breakpoints that the guest has set in its own debug registers.
+pub(super) fn guest_points(
+    cpu: &mut Cpu,
+    mut vcpu: &mut dyn Vcpu,
+) -> Result<HardwarePoints, AccessError> {
+    let file = cpu.ensure(&mut vcpu, RegisterGroups::DEBUG)?;
+    let mut points = HardwarePoints::default();
+    for (number, slot) in DebugRegisters::read(file).slots().into_iter().enumerate() {
+        let access = |kind| match kind {
+            SlotKind::Execute => Some(PointAccess::Execute),
+            SlotKind::Write => Some(PointAccess::Write),
+            SlotKind::ReadWrite => Some(PointAccess::ReadWrite),
+            _ => None,
+        };
+        let point = slot.and_then(|slot| {
+            let len_bytes = u8::try_from(slot.length.bytes()).ok()?;
+            Some(HardwarePoint {
+                address: slot.address,
+                len_bytes,
+                access: access(slot.kind)?,
+            })
+        });
+        points.set(number, point);
+    }
+    Ok(points)
+}
+
+/// Plans the step over the next instruction and adds the traps that the plan needs to `slots`.
+pub(super) fn plan(
+    run: &mut VcpuRun,
+    mut vcpu: &mut dyn Vcpu,
+    slots: &mut SlotPlan,
+) -> Result<StepPlan, AccessError> {
+    if run.capabilities.step != StepMethod::TrapFlag {
+        if !slots.is_empty() {
+            slots.add_guest_points(&run.guest_points(vcpu)?, &run.capabilities);
+        }
+        return Ok(StepPlan::by_trap(false, After::Nothing));
+    }
+    run.cpu.ensure(&mut vcpu, CONTROL)?;
+    let next = NextInstruction::read(run, vcpu)?;
+    if next.class == Some(StepClass::MoveDebugRegister) {
+        run.guards.guest_points = None;
+    }
+    let lead = match run.injected {
+        Some(vector) => Lead::Vector(vector),
+        None => next.lead(run.cpu.file()),
+    };
+    let guest_tf = Rflags::read(run.cpu.file()).tf();
+    let own = run.guest_points(vcpu)?;
+    let plan = match lead {
+        Lead::Next => StepPlan::by_trap(guest_tf, next.after(run, vcpu)?),
+        Lead::Behind => {
+            let behind = next.pc.wrapping_add(next.len_bytes);
+            let gpa = run.cpu.address_space(&mut vcpu)?.gpa(vcpu.memory(), behind);
+            StepPlan {
+                patch: gpa.map_or(PlanPatch::None, PlanPatch::Wanted),
+                ..StepPlan::free()
+            }
+        }
+        Lead::Vector(_) | Lead::Register(_) => {
+            if let Some(target) = target(run, vcpu, lead)? {
+                slots.insert_by_force(execute_at(target), Role::Target, &run.capabilities);
+                StepPlan::free()
+            } else {
+                StepPlan::by_trap(guest_tf, After::Nothing)
+            }
+        }
+    };
+    slots.add_guest_points(&own, &run.capabilities);
+    for (handler, pushes_error) in run.handlers(vcpu)? {
+        slots.insert(
+            execute_at(handler),
+            Role::Exception { pushes_error },
+            &run.capabilities,
+        );
+    }
+    Ok(plan)
+}
+
+fn execute_at(address: Gva) -> HardwarePoint {
+    HardwarePoint {
+        address,
+        len_bytes: 1,
+        access: PointAccess::Execute,
+    }
+}
+
+/// Where an instruction leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    /// Anywhere the trap flag can follow.
+    Next,
+    /// To the instruction behind it, which the trap flag would miss.
+    Behind,
+    /// To the handler of an interrupt vector.
+    Vector(u8),
+    /// To the address in a register.
+    Register(trapline_arch::RegisterId),
+}
+
+/// The instruction about to be stepped.
+struct NextInstruction {
+    pc: Gva,
+    len_bytes: u64,
+    class: Option<StepClass>,
+    /// The size of the values that an IRET takes from the stack.
+    return_size_bytes: u8,
+}
+
+impl NextInstruction {
+    fn read(run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu) -> Result<Self, AccessError> {
+        let pc = run.cpu.pc(&mut vcpu)?;
+        let space = run.cpu.address_space(&mut vcpu)?;
+        let mut bytes = [0; instruction::MAX_LEN_BYTES];
+        let read = space.read(vcpu.memory(), &run.points, pc, &mut bytes);
+        let code = bytes.get(..read).unwrap_or_default();
+        let decoded = instruction::decode_next(code, run.cpu.file());
+        Ok(Self {
+            pc,
+            len_bytes: decoded
+                .as_ref()
+                .map_or(0, |decoded| decoded.len_bytes() as u64),
+            class: decoded.map(|decoded| decoded.class()),
+            return_size_bytes: decoded
+                .and_then(|decoded| decoded.interrupt_return_size_bytes())
+                .unwrap_or(0),
+        })
+    }
+
+    fn lead(&self, file: &RegisterFile) -> Lead {
+        let is_long = CpuMode::of(file) == CpuMode::Long64;
+        match self.class {
+            Some(StepClass::SoftwareInterrupt { vector }) => Lead::Vector(vector),
+            Some(StepClass::Int3) => Lead::Vector(BREAKPOINT_VECTOR),
+            Some(StepClass::Into) if Rflags::read(file).of() => Lead::Vector(4),
+            Some(StepClass::Icebp) => Lead::Vector(DEBUG_VECTOR),
+            Some(StepClass::Syscall) if is_long => Lead::Register(registers::LSTAR),
+            Some(StepClass::Syscall) => Lead::Register(registers::CSTAR),
+            Some(StepClass::Sysenter) => Lead::Register(registers::SYSENTER_EIP),
+            Some(StepClass::Sysret) => Lead::Register(registers::RCX),
+            Some(StepClass::Sysexit) => Lead::Register(registers::RDX),
+            Some(StepClass::LoadSs) => Lead::Behind,
+            _ => Lead::Next,
+        }
+    }
+
+    fn after(&self, run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu) -> Result<After, AccessError> {
+        let image_offset = match self.class {
+            Some(StepClass::PushFlags) => return Ok(After::ClearPushed),
+            Some(StepClass::PopFlags) => 0,
+            Some(StepClass::InterruptReturn) => u64::from(self.return_size_bytes).wrapping_mul(2),
+            _ => return Ok(After::Nothing),
+        };
+        let stack = mode::linear_sp(run.cpu.file());
+        let space = run.cpu.address_space(&mut vcpu)?;
+        let second = second_byte(
+            &space,
+            vcpu.memory(),
+            &run.points,
+            stack.wrapping_add(image_offset),
+        );
+        Ok(second.map_or(After::Nothing, |byte| {
+            After::LoadTf(byte & TF_IN_SECOND_BYTE != 0)
+        }))
+    }
+}
+
+fn second_byte(
+    space: &AddressSpace,
+    memory: &dyn GuestMemory,
+    points: &PointSet,
+    image: Gva,
+) -> Option<u8> {
+    let mut byte = [0];
+    let read = space.read(memory, points, image.wrapping_add(1), &mut byte);
+    (read == 1).then_some(byte[0])
+}
+
+fn target(
+    run: &mut VcpuRun,
+    mut vcpu: &mut dyn Vcpu,
+    lead: Lead,
+) -> Result<Option<Gva>, AccessError> {
+    match lead {
+        Lead::Vector(vector) => Ok(handler(run, vcpu, vector)?),
+        Lead::Register(id) => {
+            let group = run.cpu.file().register(id).map(|register| register.group);
+            let file = run
+                .cpu
+                .ensure(&mut vcpu, group.map_or(CONTROL, RegisterGroups::from))?;
+            Ok(Some(Gva(file.u64(id))))
+        }
+        Lead::Next | Lead::Behind => Ok(None),
+    }
+}
+
+fn handler(
+    run: &mut VcpuRun,
+    mut vcpu: &mut dyn Vcpu,
+    vector: u8,
+) -> Result<Option<Gva>, AccessError> {
+    let space = run.cpu.address_space(&mut vcpu)?;
+    let memory = vcpu.memory();
+    let mut read = |address: Gva, buffer: &mut [u8]| {
+        space.read(memory, &run.points, address, buffer) == buffer.len()
+    };
+    Ok(interrupts::gate(run.cpu.file(), vector, &mut read)
+        .ok()
+        .map(|gate| gate.handler))
+}
+
+impl VcpuRun {
+    fn guest_points(&mut self, vcpu: &mut dyn Vcpu) -> Result<HardwarePoints, AccessError> {
+        if let Some(points) = self.guards.guest_points {
+            return Ok(points);
+        }
+        let points = guest_points(&mut self.cpu, vcpu)?;
+        self.guards.guest_points = Some(points);
+        Ok(points)
+    }
+
+    /// Returns where the guarded exceptions lead.
+    fn handlers(&mut self, vcpu: &mut dyn Vcpu) -> Result<Vec<(Gva, bool)>, AccessError> {
+        if let Some(handlers) = &self.guards.handlers {
+            return Ok(handlers.clone());
+        }
+        let mut handlers = Vec::new();
+        for (vector, pushes_error) in GUARDED {
+            if let Some(address) = handler(self, vcpu, vector)? {
+                handlers.push((address, pushes_error));
+            }
+        }
+        self.guards.handlers = Some(handlers.clone());
+        Ok(handlers)
+    }
+}
+
+impl StepPlan {
+    fn by_trap(guest_tf: bool, after: After) -> Self {
+        Self {
+            uses_trap: true,
+            guest_tf,
+            after,
+            patch: PlanPatch::None,
+        }
+    }
+
+    fn free() -> Self {
+        Self {
+            uses_trap: false,
+            guest_tf: false,
+            after: After::Nothing,
+            patch: PlanPatch::None,
+        }
+    }
+
+    /// Returns whether the trap flag makes the step.
+    pub(super) fn uses_trap(&self) -> bool {
+        self.uses_trap
+    }
+
+    /// Returns whether a breakpoint instruction must stand in memory for this step, which no other
+    /// vCPU may meet.
+    pub(super) fn needs_patch(&self) -> bool {
+        !matches!(self.patch, PlanPatch::None)
+    }
+
+    /// Puts the breakpoint instruction in place.
+    pub(super) fn plant(mut self, memory: &dyn GuestMemory) -> Self {
+        if let PlanPatch::Wanted(gpa) = self.patch {
+            self.patch = match Patch::plant(memory, gpa, BREAKPOINT) {
+                Some(patch) => PlanPatch::Planted(patch),
+                None => PlanPatch::None,
+            };
+        }
+        self
+    }
+
+    /// Takes the breakpoint instruction away.
+    pub(super) fn lift(&self, memory: &dyn GuestMemory) {
+        if let PlanPatch::Planted(patch) = &self.patch {
+            patch.lift(memory);
+        }
+    }
+
+    /// Returns whether the breakpoint instruction that was met is the plan's own.
+    pub(super) fn is_patch_hit(
+        &self,
+        run: &mut VcpuRun,
+        mut vcpu: &mut dyn Vcpu,
+    ) -> Result<bool, AccessError> {
+        let PlanPatch::Planted(patch) = &self.patch else {
+            return Ok(false);
+        };
+        let pc = run.cpu.pc(&mut vcpu)?;
+        let gpa = run.cpu.address_space(&mut vcpu)?.gpa(vcpu.memory(), pc);
+        Ok(gpa == Some(patch.gpa()))
+    }
+
+    /// Hides the trap flag from the guest after the step, and gives the guest the trap of its own
+    /// trap flag.
+    pub(super) fn finish(
+        &self,
+        run: &mut VcpuRun,
+        vcpu: &mut dyn Vcpu,
+        slots: &SlotPlan,
+        is_step: bool,
+        hit: u32,
+    ) -> Result<Outcome, AccessError> {
+        let roles = || slots.hit_roles(hit).map(|(_, role)| role);
+        let exception = roles().find_map(|role| match role {
+            Role::Exception { pushes_error } => Some(pushes_error),
+            Role::Free | Role::Debugger | Role::Guest(_) | Role::Target => None,
+        });
+        if let Some(pushes_error) = exception {
+            if self.uses_trap && !self.guest_tf {
+                clear_tf_in_frame(run, vcpu, pushes_error)?;
+            }
+            return Ok(Outcome::Stepped);
+        }
+        if !is_step {
+            let has_run = roles().any(|role| matches!(role, Role::Target | Role::Debugger));
+            return Ok(if has_run {
+                Outcome::Stepped
+            } else {
+                Outcome::NotYet
+            });
+        }
+        self.settle_flags(run, vcpu)?;
+        if self.guest_tf {
+            run.inject_debug(vcpu, SINGLE_STEP)?;
+        }
+        Ok(Outcome::Stepped)
+    }
+
+    fn settle_flags(&self, run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu) -> Result<(), AccessError> {
+        match self.after {
+            After::Nothing => Ok(()),
+            After::ClearPushed if self.guest_tf => Ok(()),
+            After::ClearPushed => {
+                run.cpu.ensure(&mut vcpu, CONTROL)?;
+                let image = mode::linear_sp(run.cpu.file());
+                clear_tf(run, vcpu, image)
+            }
+            After::LoadTf(tf) if tf == self.guest_tf => Ok(()),
+            After::LoadTf(tf) => run.cpu.update(&mut vcpu, RegisterGroup::General, |file| {
+                Rflags::read(file).with_tf(tf).write(file);
+                Ok(())
+            }),
+        }
+    }
+}
+
+/// Clears TF in the flags that the processor pushed on the way to the handler where the vCPU stands.
+fn clear_tf_in_frame(
+    run: &mut VcpuRun,
+    mut vcpu: &mut dyn Vcpu,
+    pushes_error: bool,
+) -> Result<(), AccessError> {
+    let file = run.cpu.ensure(&mut vcpu, CONTROL)?;
+    let size_bytes = u64::from(CpuMode::of(file).code_bits() / 8);
+    let is_real = CpuMode::of(file).is_real_like();
+    let flags_index: u64 = if pushes_error && !is_real { 3 } else { 2 };
+    let image = mode::linear_sp(file).wrapping_add(size_bytes.wrapping_mul(flags_index));
+    clear_tf(run, vcpu, image)
+}
+
+fn clear_tf(run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu, image: Gva) -> Result<(), AccessError> {
+    let space = run.cpu.address_space(&mut vcpu)?;
+    let memory = vcpu.memory();
+    let second = image.wrapping_add(1);
+    let mut byte = [0];
+    if let Some(gpa) = space.gpa(memory, second)
+        && memory.read_physical(gpa, &mut byte) == 1
+    {
+        memory.write_physical(gpa, &[byte[0] & !TF_IN_SECOND_BYTE]);
+    }
+    Ok(())
+}
