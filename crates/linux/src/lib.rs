@@ -20,6 +20,14 @@
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        reason = "a test that overflows fails"
+    )
+)]
 
 extern crate alloc;
 
@@ -29,6 +37,8 @@ mod memory;
 mod scan;
 mod slide;
 mod symbol_file;
+#[cfg(test)]
+mod testing;
 mod vmcoreinfo;
 
 pub use kallsyms::{

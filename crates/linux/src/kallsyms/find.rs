@@ -6,12 +6,12 @@
 //! `scripts/kallsyms.c` writes them, each aligned to eight bytes:
 //!
 //! ```text
-//! before 6.4   offsets  relative_base  num_syms  names  markers  token_table  token_index
-//! since 6.4    num_syms  names  markers  token_table  token_index  offsets  relative_base
+//! before 6.4   offsets  relative_base  num_syms  names  markers  (seqs_of_names)  token_table  token_index
+//! since 6.4    num_syms  names  markers  token_table  token_index  offsets  relative_base  seqs_of_names
 //! ```
 //!
-//! 6.2 and 6.3 put another table before `token_table` and are not found; they have VMCOREINFO.
-//! Before 4.20 the markers were 64 bits wide, and those kernels are not found either.
+//! `seqs_of_names`, three bytes for each symbol, came with 6.2 and in updates of 6.1. Before 4.20 the
+//! markers were 64 bits wide; those kernels are not found.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -40,15 +40,20 @@ const MAX_TAIL_BYTES: usize = MARKER_SYMBOLS * (MAX_NAME_BYTES + 2);
 /// How many places with digits are looked at; a kernel has one, its file in the page cache others.
 const MAX_CANDIDATES: u32 = 64;
 /// How many places may look like the number of symbols before a candidate is given up.
-const MAX_COUNTS: u32 = 64;
+const MAX_COUNTS: usize = 16;
+/// How many places may look like markers before a candidate is given up.
+const MAX_MARKER_TRIES: u32 = 8;
 /// What a look at a candidate counts for in a budget.
-const CANDIDATE_COST_BYTES: u64 = 256 << 10;
+const CANDIDATE_COST_BYTES: u64 = 4 << 20;
 
 /// A search for the symbol tables that stops after a given number of bytes and goes on later.
 ///
 /// It reads all memory, at a few GB/s. What it finds are physical addresses, for
 /// [`Kallsyms::load_tables`](super::Kallsyms::load_tables) with a
 /// [`PhysicalView`](crate::PhysicalView); that checks the tables to their end.
+///
+/// A guest that was reset may leave the tables of its former life behind. Where `_stext` is known by
+/// other means, `load_tables` tells them apart; the search then goes on.
 pub struct TableScanner {
     digits: ChunkSearch,
     candidates: u32,
@@ -106,8 +111,9 @@ impl fmt::Debug for TableScanner {
 /// Finds all tables from the place of the digits.
 fn locate(memory: &dyn PhysicalMemory, digits: Gpa) -> Option<TableAddresses> {
     let (token_table, token_index) = locate_tokens(memory, digits)?;
-    let (markers, markers_start) = read_markers(memory, token_table)?;
-    let (names, count) = locate_names(memory, &markers, markers_start)?;
+    let (names, count) = adjacent_markers(memory, token_table)
+        .and_then(|(markers, start)| locate_names(memory, &markers, start))
+        .or_else(|| locate_behind_sequence(memory, token_table))?;
     let num_syms = before(names, 8)?;
     let offsets_bytes = u64::from(count)
         .checked_mul(4)?
@@ -158,7 +164,7 @@ fn locate_tokens(memory: &dyn PhysicalMemory, digits: Gpa) -> Option<(Gpa, Gpa)>
 }
 
 /// Reads the markers, which end at `end` and begin with a zero, and returns where that is.
-fn read_markers(memory: &dyn PhysicalMemory, end: Gpa) -> Option<(Vec<u32>, Gpa)> {
+fn adjacent_markers(memory: &dyn PhysicalMemory, end: Gpa) -> Option<(Vec<u32>, Gpa)> {
     let mut bytes = vec![0; MAX_MARKERS.checked_add(2)?.checked_mul(4)?];
     let start = before(end, bytes.len() as u64)?;
     if memory.read_physical(start, &mut bytes) != bytes.len() {
@@ -188,6 +194,57 @@ fn read_markers(memory: &dyn PhysicalMemory, end: Gpa) -> Option<(Vec<u32>, Gpa)
     None
 }
 
+/// Finds the names where `seqs_of_names` is between the markers and `end`.
+///
+/// Its length is not known, but it tells the number of markers, so that only the first two of them
+/// need to be looked at for each.
+fn locate_behind_sequence(memory: &dyn PhysicalMemory, end: Gpa) -> Option<(Gpa, u32)> {
+    let mut tries = 0_u32;
+    for sequence_bytes in (8..=u64::from(MAX_SYMBOLS).checked_mul(3)?).step_by(8) {
+        let most = sequence_bytes.checked_div(3)?;
+        let least = sequence_bytes.checked_sub(5)?.checked_div(3)?;
+        let counts = [most, least].map(|count| count.div_ceil(MARKER_SYMBOLS as u64));
+        let distinct = if counts[0] == counts[1] {
+            &counts[..1]
+        } else {
+            &counts[..]
+        };
+        for marker_count in distinct {
+            let markers_bytes = marker_count.checked_mul(4)?.checked_next_multiple_of(8)?;
+            let start = before(end, sequence_bytes.checked_add(markers_bytes)?)?;
+            let second = memory.read_u64(start)?.rotate_left(32);
+            if *marker_count < 2 || !(1..=MAX_TAIL_BYTES as u64).contains(&second) {
+                continue;
+            }
+            tries = tries.saturating_add(1);
+            let found = read_markers(memory, start, *marker_count)
+                .and_then(|markers| locate_names(memory, &markers, start))
+                .filter(|(_, count)| (least..=most).contains(&u64::from(*count)));
+            if found.is_some() || tries == MAX_MARKER_TRIES {
+                return found;
+            }
+        }
+    }
+    None
+}
+
+/// Reads markers from `start` on and checks that they ascend.
+fn read_markers(memory: &dyn PhysicalMemory, start: Gpa, count: u64) -> Option<Vec<u32>> {
+    let mut bytes = vec![0; usize::try_from(count).ok()?.checked_mul(4)?];
+    if memory.read_physical(start, &mut bytes) != bytes.len() {
+        return None;
+    }
+    let markers: Vec<u32> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word))
+        .collect();
+    markers
+        .is_sorted_by(|before, behind| before < behind)
+        .then_some(markers)
+}
+
 /// Finds the names, which end before the markers, and the number of symbols, which is before them.
 fn locate_names(
     memory: &dyn PhysicalMemory,
@@ -212,7 +269,7 @@ fn locate_names(
         let count = usize::try_from(u64::from_le_bytes(*word)).ok()?;
         (least < count && count <= most).then_some((place, count))
     });
-    for (place, count) in plausible.take(MAX_COUNTS as usize) {
+    for (place, count) in plausible.take(MAX_COUNTS) {
         let names = window_start.checked_add((place as u64).checked_add(1)?.checked_mul(8)?)?;
         let tail = count.checked_sub(least)?;
         if names_fit(memory, names, markers, markers_start, tail) {

@@ -17,6 +17,8 @@
 mod find;
 mod load;
 mod name;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use alloc::boxed::Box;

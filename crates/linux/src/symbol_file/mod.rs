@@ -11,6 +11,8 @@
 
 mod elf;
 mod sections;
+#[cfg(test)]
+mod tests;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -38,7 +40,9 @@ impl Machine {
 /// An ELF64 file, little-endian and executable, of a kernel's symbols at their run-time addresses.
 ///
 /// Its one `PT_LOAD` segment begins at the run-time `_text` ([`text`](Self::text)), so that GDB
-/// moves nothing when the server answers `qOffsets` with `TextSeg=` and that address.
+/// moves nothing when the server answers `qOffsets` with `TextSeg=` and that address. LLDB (19)
+/// takes that answer for a distance and needs `Text=0;Data=0;Bss=0`; with no answer it shows no
+/// names.
 ///
 /// Symbols of the image are in its sections, with a size that reaches to the next symbol; others,
 /// such as offsets of per-CPU variables, are `SHN_ABS`. Local symbols come before global ones, as

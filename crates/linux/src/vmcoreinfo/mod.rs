@@ -4,12 +4,15 @@
 //! late in its start (`subsys_initcall`); until then only the templates of its lines, with `%lx` in
 //! place of values, are in memory.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::boxed::Box;
 use core::fmt;
 
 use trapline_arch::{Gva, PhysicalMemory};
 
-use crate::memory::ImageMapping;
+use crate::memory::{ImageMapping, ImageMemory, VirtualMemory, read_exact};
 
 /// The most text that is read, in bytes: the kernel's own buffer is one page.
 pub(crate) const MAX_TEXT_BYTES: usize = 4096;
@@ -211,27 +214,42 @@ impl VmcoreInfo {
         Some(ImageMapping::new(Gva(first), len_bytes, distance))
     }
 
-    /// Checks that the kernel described is the one in memory: that the release string in its
-    /// `init_uts_ns` is the text's.
+    /// Checks that the kernel described is in memory: that the release string in its
+    /// `init_uts_ns`, read through [`image_mapping`](Self::image_mapping), is the text's.
     ///
     /// A guest that was reset leaves the text of its former life behind, with another slide.
     /// Returns `true` where the text does not tell enough to check it.
     #[must_use]
     pub fn agrees_with(&self, memory: &dyn PhysicalMemory) -> bool {
-        let place = self.image_mapping().zip(self.offset("uts_namespace.name"));
-        let Some((mapping, name_offset)) = place else {
+        match self.image_mapping() {
+            Some(mapping) => self.is_in_force(&ImageMemory::new(memory, mapping)),
+            None => true,
+        }
+    }
+
+    /// Checks the same through a vCPU's page tables, which tells that this kernel is the one that
+    /// runs there.
+    ///
+    /// Early in a guest's second life the whole image of the first may still be in memory, so that
+    /// [`agrees_with`](Self::agrees_with) cannot tell them apart. The vCPU must not be in user mode
+    /// with page-table isolation, where the kernel's data is not mapped.
+    #[must_use]
+    pub fn is_in_force(&self, memory: &dyn VirtualMemory) -> bool {
+        let Some(name_offset) = self.offset("uts_namespace.name") else {
             return true;
         };
-        let release = name_offset
+        let address = name_offset
             .checked_add(UTS_FIELD_BYTES.saturating_mul(2))
-            .and_then(|offset| self.symbol("init_uts_ns")?.checked_add(offset))
-            .and_then(|address| mapping.physical(address));
-        let Some(release) = release else { return false };
+            .and_then(|offset| self.symbol("init_uts_ns")?.checked_add(offset));
+        let Some(address) = address else { return false };
+        // The field may end at a page that is not mapped; only its text must be readable.
         let mut field = [0_u8; 65];
-        let count = memory.read_physical(release, &mut field).min(field.len());
-        let found = field.get(..count).unwrap_or_default();
-        let found = found.split(|byte| *byte == 0).next().unwrap_or_default();
-        found == self.os_release().as_bytes()
+        let wanted = self.os_release().len().saturating_add(1);
+        let Some(field) = field.get_mut(..wanted) else {
+            return false;
+        };
+        let found = read_exact(memory, address, field);
+        found && field.strip_suffix(b"\0") == Some(self.os_release().as_bytes())
     }
 }
 

@@ -1,5 +1,8 @@
 //! The search for VMCOREINFO in guest-physical memory.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
