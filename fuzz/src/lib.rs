@@ -3,13 +3,22 @@
 //! Each takes any bytes and panics if a promise is broken.
 
 mod framing;
+mod kallsyms;
 mod request;
+mod vmcoreinfo;
 
 pub use framing::framing;
+pub use kallsyms::kallsyms;
 pub use request::request;
+pub use vmcoreinfo::vmcoreinfo;
 
 /// A fuzz target: the name of its seed folder and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("framing", framing), ("request", request)];
+pub const TARGETS: &[Target] = &[
+    ("framing", framing),
+    ("kallsyms", kallsyms),
+    ("request", request),
+    ("vmcoreinfo", vmcoreinfo),
+];
