@@ -116,3 +116,29 @@ impl Architecture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X86: Architecture = Architecture::X86_64;
+
+    #[test]
+    fn a_breakpoint_is_one_byte_of_int3() {
+        assert_eq!(X86.software_breakpoint(), [0xcc]);
+        assert_eq!(X86.breakpoint_trap_offset_bytes(), 1);
+        assert!(X86.accepts_breakpoint_kind(1));
+        assert!(X86.accepts_breakpoint_kind(0));
+        assert!(!X86.accepts_breakpoint_kind(2));
+    }
+
+    #[test]
+    fn a_new_vcpu_is_in_real_mode() {
+        let mut registers = X86.new_register_file();
+        registers.set_u64(x86_64::registers::CS_BASE, 0xffff_0000);
+        registers.set_u64(x86_64::registers::RIP, 0xfff0);
+        registers.set_u64(x86_64::registers::RSP, 0x1_0008);
+        assert_eq!(X86.pc(&registers), Gva(0xffff_fff0));
+        assert_eq!(X86.sp(&registers), Gva(8));
+    }
+}

@@ -231,3 +231,6 @@ pub struct Efer {
     #[bits(48)]
     __: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Disassembly for people.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt::Write as _;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, IntelFormatter};
 
@@ -85,9 +86,9 @@ impl TextFormatter {
         options.set_uppercase_hex(false);
         options.set_hex_prefix("0x");
         options.set_hex_suffix("");
-        options.set_space_after_operand_separator(true);
+        options.set_space_after_operand_separator(false);
         options.set_branch_leading_zeros(false);
-        options.set_rip_relative_addresses(false);
+        options.set_rip_relative_addresses(true);
         formatter
     }
 
@@ -96,6 +97,10 @@ impl TextFormatter {
         match self {
             Self::Att(formatter) => formatter.format(instruction, &mut text),
             Self::Intel(formatter) => formatter.format(instruction, &mut text),
+        }
+        if instruction.is_ip_rel_memory_operand() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "  # {:#x}", instruction.ip_rel_memory_address());
         }
         text
     }

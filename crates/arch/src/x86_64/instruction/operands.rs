@@ -62,9 +62,14 @@ impl Decoded {
             0 => 1,
             _ => self.element_count(memory),
         };
-        let len_bytes = match memory.memory_size().element_size() {
-            element if memory.vsib_size() != 0 => element,
-            _ => memory.memory_size().size(),
+        let size = memory.memory_size();
+        let len_bytes = match (memory.vsib_size(), size.size()) {
+            // What a repeated string instruction touches in all is not known beforehand.
+            (0, 0) if self.instruction.is_string_instruction() => {
+                self.instruction.memory_size().size()
+            }
+            (0, len_bytes) => len_bytes,
+            (_, _) => size.element_size(),
         };
         (0..elements).filter_map(move |element| {
             let address = memory.virtual_address(element, |register, element, size| {
