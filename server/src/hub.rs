@@ -1,0 +1,238 @@
+//! The engine and the machine behind one lock, for the event loop and the vCPUs' threads.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+use trapline_engine::{
+    Access, Command, Engine, GuestEnd, Machine, SessionId, Start, StopReason, Time,
+    TooManySessions, VcpuId,
+};
+
+use crate::connection::{Connection, Stream};
+use crate::server::Watched;
+use crate::waker::Waker;
+
+/// A machine that any thread may use.
+pub type SharedMachine = Box<dyn Machine + Send>;
+
+/// Carries out the engine's commands. It must not wait: a vCPU is set going or kicked, and answers
+/// by [`Hub::vcpu_stopped`] later, from a thread that does not hold up this one.
+pub(crate) type Execute = Box<dyn Fn(Command) + Send + Sync>;
+
+/// The engine of one guest, with its machine and its clients' connections.
+pub struct Hub {
+    inner: Mutex<Inner>,
+    execute: Execute,
+    waker: Waker,
+    origin: Instant,
+}
+
+struct Inner {
+    engine: Engine,
+    machine: SharedMachine,
+    connections: HashMap<SessionId, Connection>,
+    ended: Option<GuestEnd>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    /// Puts an engine and its machine together. `execute` carries out the engine's commands; it must
+    /// return at once and must not call the hub.
+    ///
+    /// # Errors
+    /// The operating system's, if it cannot wait for events.
+    pub fn new(
+        engine: Engine,
+        machine: SharedMachine,
+        execute: impl Fn(Command) + Send + Sync + 'static,
+    ) -> io::Result<Arc<Self>> {
+        let connections = HashMap::new();
+        Ok(Arc::new(Self {
+            inner: Mutex::new(Inner {
+                engine,
+                machine,
+                connections,
+                ended: None,
+            }),
+            execute: Box::new(execute),
+            waker: Waker::new()?,
+            origin: Instant::now(),
+        }))
+    }
+
+    /// Lets the guest begin.
+    pub fn start(&self, start: Start) {
+        self.with(|inner, now| inner.engine.start(start, &mut *inner.machine, now));
+    }
+
+    /// Takes a vCPU's answer to [`Command::Run`]. Call it from the vCPU's own thread, holding no
+    /// lock that the machine needs.
+    pub fn vcpu_stopped(&self, vcpu: VcpuId, reason: StopReason) {
+        self.with(|inner, now| {
+            inner
+                .engine
+                .handle_stopped(vcpu, reason, &mut *inner.machine, now);
+        });
+    }
+
+    /// Returns how the guest ended, once it is to be torn down.
+    #[must_use]
+    pub fn ended(&self) -> Option<GuestEnd> {
+        self.lock().ended
+    }
+
+    pub(crate) fn connect(
+        &self,
+        stream: Arc<Stream>,
+        access: Access,
+    ) -> Result<SessionId, TooManySessions> {
+        let mut inner = self.lock();
+        let id = inner.engine.open_session(access)?;
+        inner
+            .connections
+            .insert(id, Connection::new(stream, access));
+        Ok(id)
+    }
+
+    pub(crate) fn receive(&self, id: SessionId, bytes: &[u8]) {
+        self.with(|inner, now| {
+            inner
+                .engine
+                .handle_input(id, bytes, &mut *inner.machine, now);
+        });
+    }
+
+    /// Sends what was held back for a client whose stream was not ready.
+    pub(crate) fn flush(&self, id: SessionId) {
+        self.with(|inner, _| {
+            if let Some(connection) = inner.connections.get_mut(&id) {
+                connection.is_blocked = false;
+            }
+        });
+    }
+
+    /// Ends a client's session and returns its connection.
+    pub(crate) fn disconnect(&self, id: SessionId) -> Option<Connection> {
+        let connection = self.lock().connections.remove(&id)?;
+        self.with(|inner, now| inner.engine.close_session(id, &mut *inner.machine, now));
+        Some(connection)
+    }
+
+    /// Returns what is readable when the event loop has to look at the connections anew.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Returns each client's stream with what to wait for on it.
+    pub(crate) fn watch(&self) -> Vec<Watched> {
+        let mut inner = self.lock();
+        let Inner {
+            engine,
+            connections,
+            ..
+        } = &mut *inner;
+        let watched = connections.iter_mut().map(|(id, connection)| {
+            connection.is_polled = engine.wants_input(*id);
+            let input = if connection.is_polled {
+                PollFlags::IN
+            } else {
+                PollFlags::empty()
+            };
+            let output = if connection.is_blocked {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            };
+            (*id, Arc::clone(&connection.stream), input | output)
+        });
+        watched.collect()
+    }
+
+    /// Returns the sessions whose connections are to be closed.
+    pub(crate) fn broken(&self) -> Vec<SessionId> {
+        let inner = self.lock();
+        let broken = inner
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_broken);
+        broken.map(|(id, _)| *id).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whoever panicked with the lock held has left the engine between two steps at worst; the
+        // guest's other users are better served by going on than by a second panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the engine, then carries out what it wants done and sends what it has to
+    /// say.
+    fn with(&self, action: impl FnOnce(&mut Inner, Time)) {
+        let now = self.now();
+        let mut inner = self.lock();
+        action(&mut inner, now);
+        let needs_loop = self.drain(&mut inner, now);
+        drop(inner);
+        if needs_loop {
+            self.waker.wake();
+        }
+    }
+
+    /// Returns whether the event loop has to look at the connections.
+    fn drain(&self, inner: &mut Inner, now: Time) -> bool {
+        let mut needs_loop = false;
+        loop {
+            while let Some(command) = inner.engine.poll_command() {
+                if let Command::End(end) = command {
+                    inner.ended = Some(end);
+                    needs_loop = true;
+                }
+                (self.execute)(command);
+            }
+            let (has_sent, is_waiting) = inner.send(now);
+            needs_loop |= is_waiting;
+            if !has_sent {
+                return needs_loop;
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Inner {
+    /// Sends each client's output as far as its stream takes it. Returns whether anything was sent,
+    /// and whether a stream has to be waited for or closed.
+    fn send(&mut self, now: Time) -> (bool, bool) {
+        let mut has_sent = false;
+        let mut is_waiting = false;
+        for (&id, connection) in &mut self.connections {
+            let output = self.engine.output(id);
+            if !output.is_empty() && !connection.is_blocked && !connection.is_broken {
+                match connection.stream.write(output) {
+                    Ok(written) => {
+                        connection.is_blocked = written < output.len();
+                        has_sent |= written > 0;
+                        self.engine
+                            .consume_output(id, written, &mut *self.machine, now);
+                    }
+                    Err(_) => connection.is_broken = true,
+                }
+            }
+            let is_over = self.engine.is_finished(id) && self.engine.output(id).is_empty();
+            connection.is_broken |= is_over;
+            let is_repolled = connection.is_polled != self.engine.wants_input(id);
+            is_waiting |= connection.is_blocked || connection.is_broken || is_repolled;
+        }
+        (has_sent, is_waiting)
+    }
+}
