@@ -4,11 +4,13 @@
 
 mod framing;
 mod kallsyms;
+mod page_walk;
 mod request;
 mod vmcoreinfo;
 
 pub use framing::framing;
 pub use kallsyms::kallsyms;
+pub use page_walk::page_walk;
 pub use request::request;
 pub use vmcoreinfo::vmcoreinfo;
 
@@ -19,6 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("framing", framing),
     ("kallsyms", kallsyms),
+    ("page_walk", page_walk),
     ("request", request),
     ("vmcoreinfo", vmcoreinfo),
 ];
