@@ -77,7 +77,14 @@ impl Apt {
 
     /// Installs packages without what they merely recommend.
     pub(super) fn install(&self, packages: &[&str], why: &str) -> Result<()> {
-        self.install_from(None, packages, why)
+        let Err(error) = self.install_from(None, packages, why) else {
+            return Ok(());
+        };
+        // A library that came with an earlier backport may ask for more of them.
+        match self.backports()? {
+            Some(suite) => self.install_from(Some(&suite), packages, why),
+            None => Err(error),
+        }
     }
 
     /// Installs a package of at least this version, from the release's backports where it has to be.
@@ -97,6 +104,25 @@ impl Apt {
             bail!("neither {codename} nor {backports} has {package} {oldest} or newer");
         }
         self.install_from(Some(&backports), &[package], why)
+    }
+
+    fn install_from(&self, suite: Option<&str>, packages: &[&str], why: &str) -> Result<()> {
+        let mut command = as_root("apt-get");
+        // Nothing of the user's is removed to make room, and another package manager is waited for.
+        command.args(["install", "--yes", "--no-install-recommends", "--no-remove"]);
+        command.args(["-o", "DPkg::Lock::Timeout=300"]);
+        command.args(suite.map(|suite| ["-t", suite]).into_iter().flatten());
+        self.run(command.args(packages), why)
+    }
+
+    /// The name of the release's backports, if this computer gets packages from there.
+    fn backports(&self) -> Result<Option<String>> {
+        let Some(codename) = &self.codename else {
+            return Ok(None);
+        };
+        let name = format!("{codename}-backports");
+        let policy = output(stable_output("apt-cache").arg("policy"))?;
+        Ok(policy.contains(&format!("n={name},")).then_some(name))
     }
 
     /// The version that an installation would choose.
@@ -141,15 +167,6 @@ impl Apt {
             )?;
         }
         Ok(fs::remove_dir_all(&download)?)
-    }
-
-    fn install_from(&self, suite: Option<&str>, packages: &[&str], why: &str) -> Result<()> {
-        let mut command = as_root("apt-get");
-        // Nothing of the user's is removed to make room, and another package manager is waited for.
-        command.args(["install", "--yes", "--no-install-recommends", "--no-remove"]);
-        command.args(["-o", "DPkg::Lock::Timeout=300"]);
-        command.args(suite.map(|suite| ["-t", suite]).into_iter().flatten());
-        self.run(command.args(packages), why)
     }
 
     /// Whether a package is offered in this version or a newer one, anywhere or in one suite.

@@ -33,10 +33,12 @@ pub(super) enum Tool {
 }
 
 impl Tool {
+    /// QEMU after the debuggers: its backport may bring newer libraries, against which the release's own
+    /// debuggers do not install.
     pub(super) const ALL: [Self; 5] = [
-        Self::Qemu,
         Self::Gdb,
         Self::Lldb,
+        Self::Qemu,
         Self::Kernel,
         Self::Busybox,
     ];
