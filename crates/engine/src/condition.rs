@@ -17,16 +17,16 @@ pub(crate) trait Environment {
 
 /// An agent expression with the register numbers of the session that sent it.
 #[derive(Clone, Debug)]
-pub struct Term {
+pub(crate) struct Term {
     /// What to evaluate.
-    pub expression: Arc<Expression>,
+    pub(crate) expression: Arc<Expression>,
     /// What its register numbers mean.
-    pub layout: Arc<Layout>,
+    pub(crate) layout: Arc<Layout>,
 }
 
 /// When a breakpoint or watchpoint counts as a hit.
 #[derive(Clone, Debug, Default)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// At each hit.
     #[default]
     Always,
@@ -45,9 +45,7 @@ impl Condition {
                     environment,
                     layout: &term.layout,
                 };
-                term.expression
-                    .evaluate(&mut numbered)
-                    .map_or(true, |value| value != 0)
+                term.expression.evaluate(&mut numbered) != Ok(0)
             }),
         }
     }

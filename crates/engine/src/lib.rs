@@ -39,5 +39,6 @@ pub use contract::{
     WatchKind,
 };
 pub use engine::{Engine, MAX_SESSIONS, Start, TooManySessions};
+pub use points::PointSet;
 pub use session::{Access, SessionId};
 pub use vcpu_run::{Held, Next, VcpuRun};

@@ -138,10 +138,6 @@ impl RunControl {
         self.ended
     }
 
-    pub(crate) fn pending(&self, vcpu: VcpuId) -> Option<StopReason> {
-        self.vcpu(vcpu)?.pending
-    }
-
     pub(crate) fn told_pc(&self, vcpu: VcpuId) -> Option<Gva> {
         self.vcpu(vcpu)?.told_pc
     }

@@ -13,7 +13,7 @@ pub enum StepMethod {
     /// RFLAGS.TF is set behind the guest's back (AMD SVM, KVM on x86). The engine hides it from
     /// instructions that store or load the flags.
     TrapFlag,
-    /// Arm's software step exception (MDSCR_EL1.SS).
+    /// Arm's software step exception (`MDSCR_EL1.SS`).
     SoftwareStep,
 }
 

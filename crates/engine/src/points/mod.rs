@@ -10,9 +10,10 @@ mod patch;
 mod set;
 mod table;
 
-pub use patch::Patch;
-pub use set::{PointSet, SlotReport};
-pub use table::{InsertError, PointKey, PointKind, PointTable};
+pub(crate) use patch::Patch;
+pub use set::PointSet;
+pub(crate) use set::SlotReport;
+pub(crate) use table::{InsertError, PointKey, PointKind, PointTable};
 
 pub(crate) use patch::{mask_patches, write_under_patches};
 

@@ -8,7 +8,7 @@ use trapline_arch::Gpa;
 use crate::contract::GuestMemory;
 
 /// The longest breakpoint instruction in bytes: Arm's `BRK`.
-pub const MAX_PATCH_BYTES: usize = 4;
+pub(crate) const MAX_PATCH_BYTES: usize = 4;
 
 /// One breakpoint instruction in guest-physical memory (rule B2: it stays with its physical bytes,
 /// whatever the page tables say later).
@@ -17,7 +17,7 @@ pub const MAX_PATCH_BYTES: usize = 4;
 /// ([`write_under_patches`]), or the guest overwrites the instruction, which then is no breakpoint
 /// until [`refresh`](Self::refresh).
 #[derive(Debug)]
-pub struct Patch {
+pub(crate) struct Patch {
     gpa: Gpa,
     instruction: &'static [u8],
     saved: AtomicU32,
@@ -27,7 +27,7 @@ pub struct Patch {
 impl Patch {
     /// Plants `instruction`, of at most [`MAX_PATCH_BYTES`], at `gpa`. Returns `None` where the
     /// memory cannot be read and written.
-    pub fn plant(
+    pub(crate) fn plant(
         memory: &dyn GuestMemory,
         gpa: Gpa,
         instruction: &'static [u8],
@@ -43,12 +43,12 @@ impl Patch {
 
     /// Returns the address of the first patched byte.
     #[must_use]
-    pub fn gpa(&self) -> Gpa {
+    pub(crate) fn gpa(&self) -> Gpa {
         self.gpa
     }
 
     /// Puts the guest's own bytes back, unless the guest itself has overwritten the instruction.
-    pub fn lift(&self, memory: &dyn GuestMemory) {
+    pub(crate) fn lift(&self, memory: &dyn GuestMemory) {
         if self
             .current(memory)
             .is_some_and(|bytes| self.is_instruction(bytes))
@@ -61,7 +61,7 @@ impl Patch {
 
     /// Plants the lifted instruction again, over whatever stands there now. Returns whether it
     /// stands.
-    pub fn lower(&self, memory: &dyn GuestMemory) -> bool {
+    pub(crate) fn lower(&self, memory: &dyn GuestMemory) -> bool {
         let Some(bytes) = self.current(memory) else {
             return false;
         };
@@ -73,7 +73,7 @@ impl Patch {
 
     /// Plants the instruction again if the guest has overwritten it; what the guest wrote is then
     /// under it.
-    pub fn refresh(&self, memory: &dyn GuestMemory) {
+    pub(crate) fn refresh(&self, memory: &dyn GuestMemory) {
         if self
             .current(memory)
             .is_some_and(|bytes| !self.is_instruction(bytes))

@@ -12,18 +12,18 @@ use crate::contract::{HardwarePoint, HardwarePoints, WatchKind};
 
 /// A breakpoint at a patched instruction.
 #[derive(Clone, Debug)]
-pub struct SoftwarePoint {
+pub(crate) struct SoftwarePoint {
     /// The address that the client gave, without tag bits.
-    pub address: Gva,
+    pub(crate) address: Gva,
     /// The instruction that carries it.
-    pub patch: Arc<Patch>,
+    pub(crate) patch: Arc<Patch>,
     /// When it counts as a hit.
-    pub condition: Condition,
+    pub(crate) condition: Condition,
 }
 
 /// What a hit of a hardware slot is reported as.
 #[derive(Clone, Debug)]
-pub enum SlotReport {
+pub(crate) enum SlotReport {
     /// A software breakpoint that stands in a hardware slot, because its address was not mapped
     /// when it was inserted.
     SoftwareBreakpoint(Condition),
@@ -42,13 +42,13 @@ pub enum SlotReport {
 
 /// A hardware slot and what it is for.
 #[derive(Debug)]
-pub struct HardwareUse {
+pub(crate) struct HardwareUse {
     /// Slot number.
-    pub slot: usize,
+    pub(crate) slot: usize,
     /// What the slot traps.
-    pub point: HardwarePoint,
+    pub(crate) point: HardwarePoint,
     /// What a hit is reported as.
-    pub report: SlotReport,
+    pub(crate) report: SlotReport,
     /// What stood in the watched memory when last looked at, little-endian.
     pub(super) last_value: AtomicU64,
 }
@@ -67,7 +67,7 @@ impl PointSet {
     /// A patched byte that is reached by another virtual address is no hit: the client knows no
     /// breakpoint there.
     #[must_use]
-    pub fn software_at(&self, pc: Gva, gpa: Gpa) -> Option<&SoftwarePoint> {
+    pub(crate) fn software_at(&self, pc: Gva, gpa: Gpa) -> Option<&SoftwarePoint> {
         let first = self.software.partition_point(|point| point.address < pc);
         let same = self.software.get(first..).unwrap_or_default().iter();
         same.take_while(|point| point.address == pc)
@@ -76,7 +76,7 @@ impl PointSet {
 
     /// Returns the patch at `gpa`.
     #[must_use]
-    pub fn patch_at(&self, gpa: Gpa) -> Option<&Arc<Patch>> {
+    pub(crate) fn patch_at(&self, gpa: Gpa) -> Option<&Arc<Patch>> {
         let index = self
             .patches
             .binary_search_by_key(&gpa, |patch| patch.gpa())
@@ -86,13 +86,13 @@ impl PointSet {
 
     /// Returns all patches, by ascending address.
     #[must_use]
-    pub fn patches(&self) -> &[Arc<Patch>] {
+    pub(crate) fn patches(&self) -> &[Arc<Patch>] {
         &self.patches
     }
 
     /// Returns whether any breakpoint may stand at `pc`: a cheap test before the exact one.
     #[must_use]
-    pub fn may_break_at(&self, pc: Gva) -> bool {
+    pub(crate) fn may_break_at(&self, pc: Gva) -> bool {
         self.software
             .binary_search_by_key(&pc, |point| point.address)
             .is_ok()
@@ -100,7 +100,7 @@ impl PointSet {
     }
 
     /// Returns the hardware slots that hold an execution breakpoint at `pc`.
-    pub fn execute_slots_at(&self, pc: Gva) -> impl Iterator<Item = &HardwareUse> {
+    pub(crate) fn execute_slots_at(&self, pc: Gva) -> impl Iterator<Item = &HardwareUse> {
         self.hardware
             .iter()
             .filter(move |slot| slot.is_execute() && slot.point.address == pc)
@@ -108,27 +108,27 @@ impl PointSet {
 
     /// Returns the first slot of the watchpoint at `watched`.
     #[must_use]
-    pub fn slot_watching(&self, watched: Gva) -> Option<usize> {
+    pub(crate) fn slot_watching(&self, watched: Gva) -> Option<usize> {
         let is_it = |slot: &&HardwareUse| matches!(&slot.report, SlotReport::Watchpoint { watched: at, .. } if *at == watched);
         self.hardware.iter().find(is_it).map(|slot| slot.slot)
     }
 
     /// Returns what slot `number` is for.
     #[must_use]
-    pub fn slot(&self, number: usize) -> Option<&HardwareUse> {
+    pub(crate) fn slot(&self, number: usize) -> Option<&HardwareUse> {
         self.hardware.iter().find(|slot| slot.slot == number)
     }
 
     /// Returns what the slots trap while the vCPU runs freely.
     #[must_use]
-    pub fn hardware_points(&self) -> HardwarePoints {
+    pub(crate) fn hardware_points(&self) -> HardwarePoints {
         self.points_where(|_| true)
     }
 
     /// Returns what the slots trap while the vCPU is stepped: the engine itself compares the pc
     /// after each step, so execution breakpoints leave their slots free.
     #[must_use]
-    pub fn watch_points(&self) -> HardwarePoints {
+    pub(crate) fn watch_points(&self) -> HardwarePoints {
         self.points_where(|slot| !slot.is_execute())
     }
 
@@ -145,7 +145,7 @@ impl HardwareUse {
     /// Remembers what stands in the watched memory now. Returns whether that is what stood there
     /// before: an access that changed nothing was, as far as can be told, a read.
     #[must_use]
-    pub fn note_value(&self, value: u64) -> bool {
+    pub(crate) fn note_value(&self, value: u64) -> bool {
         self.last_value.swap(value, Ordering::AcqRel) == value
     }
 

@@ -17,14 +17,14 @@ use crate::contract::{
 use crate::session::SessionId;
 
 /// The most breakpoints and watchpoints at once, over all clients (rule S3).
-pub const MAX_POINTS: usize = 16 * 1024;
+pub(crate) const MAX_POINTS: usize = 16 * 1024;
 
 /// The longest watched range in bytes: four slots of eight.
 const MAX_WATCH_BYTES: u64 = 32;
 
 /// What a client asked for, by the number in its `Z` packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PointKind {
+pub(crate) enum PointKind {
     /// `Z0`.
     SoftwareBreakpoint,
     /// `Z1`.
@@ -36,19 +36,19 @@ pub enum PointKind {
 /// What names a breakpoint or watchpoint: insertion and removal with the same key are one point
 /// (rule B4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PointKey {
+pub(crate) struct PointKey {
     /// What it is.
-    pub kind: PointKind,
+    pub(crate) kind: PointKind,
     /// Its virtual address, without tag bits.
-    pub address: Gva,
+    pub(crate) address: Gva,
     /// The packet's kind field: for watchpoints the length in bytes.
-    pub len: u64,
+    pub(crate) len: u64,
 }
 
 /// Why a point could not be inserted. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum InsertError {
+pub(crate) enum InsertError {
     /// The address is not mapped, or mapped to no memory, and no hardware slot is free to hold the
     /// breakpoint instead.
     NotMapped(Gva),
@@ -122,7 +122,7 @@ impl Point {
 
 /// The breakpoints and watchpoints of all clients.
 #[derive(Debug)]
-pub struct PointTable {
+pub(crate) struct PointTable {
     points: BTreeMap<PointKey, Point>,
     used_slots: [bool; MAX_HARDWARE_SLOTS],
     breakpoint_instruction: &'static [u8],
@@ -134,7 +134,7 @@ pub struct PointTable {
 impl PointTable {
     /// Creates an empty table for guests whose breakpoint instruction is the one given.
     #[must_use]
-    pub fn new(breakpoint_instruction: &'static [u8], capabilities: Capabilities) -> Self {
+    pub(crate) fn new(breakpoint_instruction: &'static [u8], capabilities: Capabilities) -> Self {
         Self {
             points: BTreeMap::new(),
             used_slots: [false; MAX_HARDWARE_SLOTS],
@@ -152,7 +152,7 @@ impl PointTable {
     ///
     /// # Errors
     /// As [`InsertError`] says.
-    pub fn insert(
+    pub(crate) fn insert(
         &mut self,
         owner: SessionId,
         key: PointKey,
@@ -181,7 +181,7 @@ impl PointTable {
     }
 
     /// Removes `owner`'s claim on a point. Returns whether there was one.
-    pub fn remove(&mut self, owner: SessionId, key: PointKey) -> bool {
+    pub(crate) fn remove(&mut self, owner: SessionId, key: PointKey) -> bool {
         let Some(point) = self.points.get_mut(&key) else {
             return false;
         };
@@ -193,21 +193,15 @@ impl PointTable {
     }
 
     /// Removes all that `owner` asked for.
-    pub fn release(&mut self, owner: SessionId) {
+    pub(crate) fn release(&mut self, owner: SessionId) {
         let keys: Vec<PointKey> = self.points.keys().copied().collect();
         for key in keys {
             self.remove(owner, key);
         }
     }
 
-    /// Returns whether a point of that name is wanted by anybody.
-    #[must_use]
-    pub fn contains(&self, key: PointKey) -> bool {
-        self.points.contains_key(&key)
-    }
-
     /// Returns the points with who asked for them, in the order of their keys.
-    pub fn iter(&self) -> impl Iterator<Item = (PointKey, Vec<SessionId>, bool)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PointKey, Vec<SessionId>, bool)> + '_ {
         self.points.iter().map(|(key, point)| {
             let owners = point.claims.iter().map(|claim| claim.owner).collect();
             (*key, owners, matches!(point.place, Place::Slots(_)))
@@ -216,7 +210,7 @@ impl PointTable {
 
     /// Returns the guest-physical address of a software breakpoint that stands in memory.
     #[must_use]
-    pub fn gpa_of(&self, key: PointKey) -> Option<Gpa> {
+    pub(crate) fn gpa_of(&self, key: PointKey) -> Option<Gpa> {
         match self.points.get(&key)?.place {
             Place::Memory(gpa) => Some(gpa),
             Place::Slots(_) => None,
@@ -225,7 +219,7 @@ impl PointTable {
 
     /// Returns the hardware slots in use and how many there are.
     #[must_use]
-    pub fn slot_usage(&self) -> (usize, usize) {
+    pub(crate) fn slot_usage(&self) -> (usize, usize) {
         let used = self.used_slots.iter().filter(|used| **used).count();
         (
             used,
@@ -239,7 +233,7 @@ impl PointTable {
 
     /// Brings the points into force in guest memory and returns them for the vCPUs. Call it with
     /// all vCPUs out of the guest.
-    pub fn publish(&mut self, memory: &dyn GuestMemory) -> Arc<PointSet> {
+    pub(crate) fn publish(&mut self, memory: &dyn GuestMemory) -> Arc<PointSet> {
         for patch in self.published.patches() {
             patch.refresh(memory);
         }
@@ -251,19 +245,19 @@ impl PointTable {
 
     /// Returns the points in force.
     #[must_use]
-    pub fn published(&self) -> Arc<PointSet> {
+    pub(crate) fn published(&self) -> Arc<PointSet> {
         Arc::clone(&self.published)
     }
 
     /// Replaces breakpoint instructions in `buffer`, which was read from `start` on, by the guest's
     /// own bytes (rule B1).
-    pub fn mask(&self, start: Gpa, buffer: &mut [u8]) {
+    pub(crate) fn mask(&self, start: Gpa, buffer: &mut [u8]) {
         mask_patches(self.published.patches(), start, buffer);
     }
 
     /// Writes guest memory under the breakpoints that stand there (rule B1). Returns how many
     /// leading bytes were written.
-    pub fn write(&self, memory: &dyn GuestMemory, start: Gpa, bytes: &[u8]) -> usize {
+    pub(crate) fn write(&self, memory: &dyn GuestMemory, start: Gpa, bytes: &[u8]) -> usize {
         write_under_patches(self.published.patches(), memory, start, bytes)
     }
 

@@ -49,7 +49,7 @@ impl Session {
             LayoutKind::X86_64 => (bits == 64, "i386"),
             LayoutKind::I386 => (bits != 64, "x86-64"),
         };
-        if fits || core::mem::replace(&mut self.told_mode, Some(mode)) == Some(mode) {
+        if fits || self.told_mode.replace(mode) == Some(mode) {
             return;
         }
         let text = alloc::format!(

@@ -37,6 +37,10 @@ use slots::SlotPlan;
 use x86_64::{Outcome, StepPlan};
 
 /// What the hypervisor is to do next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is made on the stack, once for each VM entry"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Bring all other vCPUs out of the guest and hold them, then call

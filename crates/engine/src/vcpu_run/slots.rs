@@ -53,11 +53,6 @@ impl SlotPlan {
         self.points.is_empty()
     }
 
-    /// Returns what slot `number` is for.
-    pub(super) fn role(&self, number: usize) -> Role {
-        self.roles.get(number).copied().unwrap_or_default()
-    }
-
     /// Adds the guest's own points to the slots that the debugger leaves free.
     pub(super) fn add_guest_points(&mut self, guest: &HardwarePoints, capabilities: &Capabilities) {
         for (number, point) in guest.iter() {
