@@ -1,5 +1,7 @@
 //! The guest's architecture as a value.
 
+use thiserror::Error;
+
 use crate::{Gva, LayoutKind, Register, RegisterFile, x86_64};
 
 /// A guest's instruction set architecture.
@@ -16,6 +18,19 @@ pub enum WatchTiming {
     BeforeAccess,
     /// After the access: the program counter is past the instruction.
     AfterAccess,
+}
+
+/// Why a virtual address cannot become the program counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PcError {
+    /// The code segment does not reach the address.
+    #[error("{pc} is outside the code segment at {base}")]
+    OutsideCodeSegment {
+        /// The wanted program counter.
+        pc: Gva,
+        /// The linear address of the code segment's first byte.
+        base: Gva,
+    },
 }
 
 impl Architecture {
@@ -108,6 +123,17 @@ impl Architecture {
         }
     }
 
+    /// Makes `pc` the virtual address of the next instruction.
+    ///
+    /// # Errors
+    ///
+    /// [`PcError`] if the vCPU's mode cannot reach the address; nothing is changed then.
+    pub fn set_pc(self, registers: &mut RegisterFile, pc: Gva) -> Result<(), PcError> {
+        match self {
+            Self::X86_64 => x86_64::mode::set_linear_pc(registers, pc),
+        }
+    }
+
     /// Returns the virtual address of the top of the stack.
     #[must_use]
     pub fn sp(self, registers: &RegisterFile) -> Gva {
@@ -140,5 +166,8 @@ mod tests {
         registers.set_u64(x86_64::registers::RSP, 0x1_0008);
         assert_eq!(X86.pc(&registers), Gva(0xffff_fff0));
         assert_eq!(X86.sp(&registers), Gva(8));
+        assert_eq!(X86.set_pc(&mut registers, Gva(0xffff_0000)), Ok(()));
+        assert_eq!(X86.pc(&registers), Gva(0xffff_0000));
+        assert!(X86.set_pc(&mut registers, Gva(0)).is_err());
     }
 }

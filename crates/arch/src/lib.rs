@@ -30,7 +30,7 @@ mod register_file;
 pub mod x86_64;
 
 pub use address::{Gpa, Gva};
-pub use architecture::{Architecture, WatchTiming};
+pub use architecture::{Architecture, PcError, WatchTiming};
 pub use layout::{FeatureSet, Layout, LayoutEntry, LayoutKind, RegisterError};
 pub use memory::PhysicalMemory;
 pub use register::{

@@ -2,13 +2,12 @@
 
 use core::fmt;
 
-use thiserror::Error;
-
 use super::{
     control::{Cr0, Efer, Rflags},
     registers,
     segment::SegmentRegister,
 };
+pub use crate::PcError;
 use crate::{Gva, RegisterFile};
 
 /// The mode in which a vCPU executes.
@@ -75,24 +74,11 @@ impl CpuMode {
         }
     }
 
-    /// Returns whether a segment's limit and selector work as in real mode: base = selector × 16.
+    /// Returns whether loading a selector sets the base to sixteen times the selector.
     #[must_use]
     pub const fn is_real_like(self) -> bool {
         matches!(self, Self::Real | Self::Virtual8086)
     }
-}
-
-/// Why a linear address cannot become the program counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PcError {
-    /// The code segment does not reach the address.
-    #[error("{pc} is outside the code segment at {base}")]
-    OutsideCodeSegment {
-        /// The wanted program counter.
-        pc: Gva,
-        /// The linear address of the code segment's first byte.
-        base: Gva,
-    },
 }
 
 /// Returns the linear address of `offset` in a segment.

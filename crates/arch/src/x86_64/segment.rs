@@ -51,8 +51,7 @@ pub struct Segment {
     pub selector: u16,
     /// The linear address of offset 0.
     pub base: u64,
-    /// The highest valid offset in bytes (the lowest invalid one's predecessor; expand-down
-    /// segments are valid above it).
+    /// The highest valid offset in bytes; in an expand-down segment, the highest invalid one.
     pub limit: u32,
     /// Type, privilege and size.
     pub attributes: SegmentAttributes,

@@ -69,8 +69,8 @@ impl PagingMode {
         }
     }
 
-    /// Returns the lowest address above the hole of untranslatable addresses, and the highest
-    /// below it, in the order (below, above). Modes of 32 bits have nothing above.
+    /// Returns the bounds of the hole of untranslatable addresses: the highest address below it
+    /// and the lowest above it. Where linear addresses have 32 bits nothing is above.
     #[must_use]
     pub const fn hole(self) -> (Gva, Option<Gva>) {
         match self {
