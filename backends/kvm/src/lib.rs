@@ -1,0 +1,47 @@
+//! Trapline's backend for Linux KVM: vCPU threads that a debugger can stop, step and read.
+//!
+//! It is for any virtual machine monitor built on `kvm-ioctls` and `vm-memory`:
+//!
+//! 1. [`Probe::run`] finds out what this machine's KVM can do.
+//! 2. The monitor creates its VM, memory, devices and vCPUs as ever, wraps its memory in
+//!    [`GuestRam`], each `VcpuFd` in a [`KvmVcpu`], and implements [`DeviceBus`].
+//! 3. [`VcpuPool::start`] makes a thread for each vCPU. No vCPU runs yet.
+//! 4. A debug server drives the pool: it passes
+//!    [`Command::Run`](trapline_engine::Command::Run) and
+//!    [`Command::Stop`](trapline_engine::Command::Stop) to [`VcpuPool::run_here`] and
+//!    [`VcpuPool::stop`], is told of stops by its [`StopListener`], and reads registers and memory
+//!    through [`VcpuPool::machine`].
+//!
+//! # What the monitor leaves to the pool
+//! - `KVM_RUN`, `KVM_SET_GUEST_DEBUG` and the pages that vCPUs share with KVM.
+//! - One real-time signal, [`DEFAULT_KICK_SIGNAL`] unless configured otherwise. Its handler is
+//!   installed with `SA_RESTART`, so that other system calls do not notice it.
+//!
+//! # What is not hidden from the guest
+//! After a triple fault on AMD, KVM itself resets the vCPU before it tells anybody, so the
+//! registers are those of a reset processor.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod bus;
+mod control;
+mod error;
+mod gate;
+mod machine;
+mod memory;
+mod pool;
+mod probe;
+mod sys;
+pub mod x86_64;
+
+pub use bus::{AfterExit, DeviceBus, NoDevices, RUN_ERROR, StopListener, UNHANDLED_EXIT};
+pub use error::KvmError;
+pub use machine::KvmMachine;
+pub use memory::GuestRam;
+pub use pool::{PoolConfig, VcpuPool};
+pub use probe::{DeviceProblem, Finding, FindingState, HostKind, KvmReport, Probe};
+pub use x86_64::{KvmVcpu, SharedMemory};
+
+/// The signal that brings vCPUs out of the guest where nothing else is configured, counted from
+/// SIGRTMIN.
+pub const DEFAULT_KICK_SIGNAL: u8 = 8;

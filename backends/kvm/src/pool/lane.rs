@@ -1,0 +1,247 @@
+//! One vCPU's place in the pool: its mailbox, and the loop that carries commands out.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+use trapline_arch::Architecture;
+use trapline_engine::contract::AccessError;
+use trapline_engine::{Capabilities, ResumeRequest, StopReason, VcpuId};
+use trapline_engine::{Next, VcpuRun};
+
+use crate::bus::{DeviceBus, StopListener};
+use crate::gate::Gate;
+use crate::x86_64::{Entered, KvmVcpu, Surroundings};
+
+/// A pause longer than this is one that a guest's watchdog could notice, some hundred of them.
+const NOTABLE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a vCPU's thread is to do.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Take up a resume.
+    Begin(ResumeRequest),
+    /// Go on with one that another thread has begun.
+    Continue,
+    /// End.
+    End,
+}
+
+/// A vCPU and its part of the debugger.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) vcpu: KvmVcpu,
+    run: VcpuRun,
+    stopped_at: Instant,
+}
+
+/// One vCPU's place.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) runner: Mutex<Runner>,
+    mailbox: Mutex<Option<Work>>,
+    mail: Condvar,
+}
+
+impl Lane {
+    pub(super) fn new(
+        vcpu: KvmVcpu,
+        architecture: Architecture,
+        capabilities: &Capabilities,
+    ) -> Self {
+        let run = VcpuRun::new(architecture, capabilities);
+        Self {
+            runner: Mutex::new(Runner {
+                vcpu,
+                run,
+                stopped_at: Instant::now(),
+            }),
+            mailbox: Mutex::new(None),
+            mail: Condvar::new(),
+        }
+    }
+
+    fn post(&self, work: Work) {
+        *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        self.mail.notify_one();
+    }
+
+    fn take(&self) -> Work {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(work) = mailbox.take() {
+                return work;
+            }
+            mailbox = self
+                .mail
+                .wait(mailbox)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Runner> {
+        self.runner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What all threads of a pool share.
+pub(crate) struct Shared {
+    pub(super) gate: Gate,
+    lanes: Box<[Lane]>,
+    bus: Arc<dyn DeviceBus>,
+    listener: Arc<dyn StopListener>,
+    /// How many resumes are under way.
+    pub(super) running: AtomicUsize,
+}
+
+impl core::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shared")
+            .field("lanes", &self.lanes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        gate: Gate,
+        lanes: Vec<Lane>,
+        bus: Arc<dyn DeviceBus>,
+        listener: Arc<dyn StopListener>,
+    ) -> Self {
+        let lanes = lanes.into_boxed_slice();
+        Self {
+            gate,
+            lanes,
+            bus,
+            listener,
+            running: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = VcpuId> + use<> {
+        (0..u32::try_from(self.lanes.len()).unwrap_or(u32::MAX)).map(VcpuId)
+    }
+
+    pub(super) fn lane(&self, vcpu: VcpuId) -> Option<&Lane> {
+        self.lanes.get(vcpu.index())
+    }
+
+    /// Calls `use_it` with a vCPU that is stopped.
+    pub(crate) fn with_stopped<T>(
+        &self,
+        vcpu: VcpuId,
+        use_it: impl FnOnce(&mut KvmVcpu) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let lane = self.lane(vcpu).ok_or(AccessError::NoSuchVcpu)?;
+        match lane.runner.try_lock() {
+            Ok(mut runner) => use_it(&mut runner.vcpu),
+            Err(TryLockError::Poisoned(runner)) => use_it(&mut runner.into_inner().vcpu),
+            Err(TryLockError::WouldBlock) => Err(AccessError::Running),
+        }
+    }
+
+    /// Gives a vCPU's thread something to do.
+    pub(super) fn begin(&self, vcpu: VcpuId, work: Work) {
+        if let (Some(lane), Some(control)) = (self.lane(vcpu), self.gate.control(vcpu)) {
+            // A stop request from now on is about this resume.
+            control.clear_stop();
+            self.running.fetch_add(1, Ordering::SeqCst);
+            lane.post(work);
+        }
+    }
+
+    /// Carries a resume out on the calling thread until `deadline`; then the vCPU's thread goes on
+    /// with it and `None` is returned.
+    pub(super) fn begin_here(
+        &self,
+        vcpu: VcpuId,
+        request: ResumeRequest,
+        deadline: Instant,
+    ) -> Option<StopReason> {
+        let (lane, control) = (self.lane(vcpu)?, self.gate.control(vcpu)?);
+        control.clear_stop();
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let reason = self.carry_out(vcpu, lane, Some(request), Some(deadline));
+        if reason.is_some() {
+            self.running.fetch_sub(1, Ordering::SeqCst);
+        } else {
+            lane.post(Work::Continue);
+        }
+        reason
+    }
+
+    /// The life of a vCPU's thread.
+    pub(super) fn work(&self, vcpu: VcpuId) {
+        let Some(lane) = self.lane(vcpu) else { return };
+        loop {
+            let request = match lane.take() {
+                Work::Begin(request) => Some(request),
+                Work::Continue => None,
+                Work::End => return,
+            };
+            if let Some(reason) = self.carry_out(vcpu, lane, request, None) {
+                self.running.fetch_sub(1, Ordering::SeqCst);
+                self.listener.vcpu_stopped(vcpu, reason);
+            }
+        }
+    }
+
+    /// Stops all vCPUs and ends their threads.
+    pub(super) fn end(&self) {
+        for (vcpu, lane) in self.ids().zip(&self.lanes) {
+            self.gate.request_stop(vcpu);
+            lane.post(Work::End);
+        }
+    }
+
+    /// Carries a resume out, or goes on with one. `None` if the deadline has passed before its end.
+    fn carry_out(
+        &self,
+        vcpu: VcpuId,
+        lane: &Lane,
+        request: Option<ResumeRequest>,
+        deadline: Option<Instant>,
+    ) -> Option<StopReason> {
+        let around = Surroundings {
+            gate: &self.gate,
+            bus: &*self.bus,
+            deadline,
+        };
+        let mut runner = lane.lock();
+        let Runner {
+            vcpu: this,
+            run,
+            stopped_at,
+        } = &mut *runner;
+        if let Some(control) = self.gate.control(vcpu) {
+            control.adopt();
+        }
+        if let Some(request) = request {
+            run.begin(request);
+            if stopped_at.elapsed() >= NOTABLE_PAUSE {
+                this.tell_clock();
+            }
+        }
+        loop {
+            match run.next(this) {
+                Next::HoldOthers => run.others_held(self.gate.hold(vcpu)),
+                Next::Enter(entry) => {
+                    if !entry.alone {
+                        self.gate.release(vcpu);
+                    }
+                    match this.enter(&entry, &around) {
+                        Entered::Exit(exit) => run.handle_exit(this, exit),
+                        Entered::Expired => return None,
+                    }
+                }
+                Next::Stop(reason) => {
+                    self.gate.release(vcpu);
+                    *stopped_at = Instant::now();
+                    return Some(reason);
+                }
+            }
+        }
+    }
+}

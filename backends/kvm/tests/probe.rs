@@ -1,0 +1,50 @@
+//! The probe on this machine's KVM.
+
+use core::time::Duration;
+
+use trapline_engine::StepMethod;
+use trapline_kvm::{FindingState, HostKind, Probe};
+
+#[test]
+fn probe_is_quick_and_says_what_each_absence_costs() {
+    // The first run pays for the kernel's own preparations.
+    let first = Probe::run();
+    let report = Probe::run();
+    println!("{report}(first run: {} ms)", first.elapsed().as_millis());
+    if let Some(problem) = report.problem() {
+        println!("did not run: {problem}");
+        return;
+    }
+    assert!(
+        report.elapsed() < Duration::from_millis(100),
+        "took {:?}",
+        report.elapsed()
+    );
+    assert_eq!(report.capabilities().host, report.kind().description());
+    assert!(
+        report
+            .findings()
+            .iter()
+            .all(|finding| !finding.lost.is_empty())
+    );
+    if report.kind() == HostKind::Interpreted {
+        assert!(report.to_string().contains("kvm_pvm"));
+    }
+}
+
+#[test]
+fn hardware_virtualization_can_do_everything() {
+    let report = Probe::run();
+    match (report.problem(), report.kind()) {
+        (Some(problem), _) => println!("did not run: {problem}"),
+        (None, HostKind::IntelVmx | HostKind::AmdSvm) => {
+            assert_eq!(report.capabilities().step, StepMethod::TrapFlag);
+            let broken = report
+                .findings()
+                .iter()
+                .filter(|finding| matches!(finding.state, FindingState::Broken(_)));
+            assert_eq!(broken.collect::<Vec<_>>(), Vec::<&_>::new());
+        }
+        (None, kind) => println!("did not run: this is {}", kind.description()),
+    }
+}
