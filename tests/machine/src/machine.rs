@@ -115,6 +115,9 @@ impl Machine {
         if let Err(error) = qemu.wait_for_console(READY, BOOT_LIMIT) {
             return Err(with_log(error, &directory.path().join("qemu.log")));
         }
+        // QEMU has read it by now. A process that is killed leaves its directory behind; let that be small.
+        let image = directory.path().join("initramfs");
+        fs::remove_file(&image).map_err(MachineError::file(image))?;
         let mut monitor = Monitor::connect(&directory.path().join("monitor"))?;
         let agent = Agent {
             port: monitor.forward(AGENT_PORT)?,
