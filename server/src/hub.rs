@@ -18,9 +18,9 @@ use crate::waker::Waker;
 /// A machine that any thread may use.
 pub type SharedMachine = Box<dyn Machine + Send>;
 
-/// Carries out the engine's commands. It must not wait: a vCPU is set going or kicked, and answers
-/// by [`Hub::vcpu_stopped`] later, from a thread that does not hold up this one.
-pub(crate) type Execute = Box<dyn Fn(Command) + Send + Sync>;
+/// Carries out the engine's commands. It must not wait for long: a vCPU is set going or kicked, and
+/// answers by [`Hub::vcpu_stopped`] later from its own thread, or at once by the value returned.
+pub(crate) type Execute = Box<dyn Fn(Command) -> Option<StopReason> + Send + Sync>;
 
 /// The engine of one guest, with its machine and its clients' connections.
 pub struct Hub {
@@ -45,14 +45,15 @@ impl std::fmt::Debug for Hub {
 
 impl Hub {
     /// Puts an engine and its machine together. `execute` carries out the engine's commands; it must
-    /// return at once and must not call the hub.
+    /// not call the hub. For [`Command::Run`] it may return why the vCPU has stopped already, and
+    /// nothing otherwise.
     ///
     /// # Errors
     /// The operating system's, if it cannot wait for events.
     pub fn new(
         engine: Engine,
         machine: SharedMachine,
-        execute: impl Fn(Command) + Send + Sync + 'static,
+        execute: impl Fn(Command) -> Option<StopReason> + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
         let connections = HashMap::new();
         Ok(Arc::new(Self {
@@ -81,6 +82,12 @@ impl Hub {
                 .engine
                 .handle_stopped(vcpu, reason, &mut *inner.machine, now);
         });
+    }
+
+    /// Has the guest torn down, whatever it does: its user wants it gone.
+    pub fn end(&self, end: GuestEnd) {
+        self.lock().ended = Some(end);
+        self.waker.wake();
     }
 
     /// Returns how the guest ended, once it is to be torn down.
@@ -190,11 +197,19 @@ impl Hub {
         let mut needs_loop = false;
         loop {
             while let Some(command) = inner.engine.poll_command() {
-                if let Command::End(end) = command {
-                    inner.ended = Some(end);
-                    needs_loop = true;
+                let running = match &command {
+                    Command::Run(vcpu, _) => Some(*vcpu),
+                    Command::Stop(_) => None,
+                    Command::End(end) => {
+                        inner.ended = Some(*end);
+                        needs_loop = true;
+                        None
+                    }
+                };
+                let stopped = (self.execute)(command);
+                if let Some((vcpu, reason)) = running.zip(stopped) {
+                    inner.engine.handle_stopped(vcpu, reason, &mut *inner.machine, now);
                 }
-                (self.execute)(command);
             }
             let (has_sent, is_waiting) = inner.send(now);
             needs_loop |= is_waiting;

@@ -2,6 +2,7 @@
 
 mod device;
 mod enter;
+mod features;
 mod guest_debug;
 mod inject;
 pub mod long_mode;
@@ -11,6 +12,7 @@ mod sregs;
 mod trials;
 mod vcpu;
 
+pub use features::features;
 pub use vcpu::{KvmVcpu, SharedMemory};
 
 pub(crate) use enter::{Entered, Surroundings};
