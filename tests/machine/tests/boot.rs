@@ -90,7 +90,7 @@ fn input_and_signals_reach_a_command(machine: &Machine) {
 
     // A dropped process is gone, and so are its children.
     let dropped = machine
-        .spawn("mkfifo /tmp/end; (cat; true) & sleep 1000 > /tmp/end")
+        .spawn("mkfifo /tmp/end; sleep 1000 > /tmp/end; true")
         .unwrap();
     let watcher = machine
         .spawn("until [ -p /tmp/end ]; do :; done; cat /tmp/end; echo gone")
