@@ -1,0 +1,47 @@
+//! A small virtual machine monitor on Linux KVM for x86-64 guests.
+//!
+//! It boots stock Linux kernels, PVH and plain ELF images, Multiboot images and flat binaries on a
+//! machine with a serial console, virtio-mmio disks and ACPI, and leaves the running of the vCPUs to
+//! `trapline-kvm`. What a plain image finds when it starts is the *boot contract*:
+//!
+//! - 64-bit mode with interrupts off, the first 4 GiB identity mapped by writable 2 MiB pages;
+//! - CS = 0x10, DS = ES = SS = 0x18, both flat; an empty interrupt descriptor table;
+//! - RSI = address of Linux's `boot_params` (memory map, command line, RSDP), RDI = number of vCPUs;
+//! - RSP = top of a stack of 4 KiB; all other vCPUs wait for a start-up interrupt.
+//!
+//! | address | device |
+//! |---|---|
+//! | ports 0x3f8–0x3ff, interrupt 4 | serial port, 16550 |
+//! | ports 0x600–0x60b, interrupt 9 | ACPI power management; 0x2000 written to 0x604 powers off |
+//! | port 0xcf9 | reset control: a write with bit 2 set resets |
+//! | port 0x64 | keyboard controller: a write of 0xfe resets |
+//! | port 0xf4 | debug exit: a write ends the guest with that status |
+//! | 0xd0000000 + 4096 n, interrupt 16 + n | virtio-mmio disk n |
+//!
+//! ```no_run
+//! use trapline_vmm::{Image, Vm, VmConfig};
+//!
+//! let mut config = VmConfig::new(Image::File("vmlinuz".into()));
+//! config.vcpu_count = 2;
+//! let mut vm = Vm::new(&config)?;
+//! let vcpus = vm.take_vcpus();
+//! # Ok::<(), trapline_vmm::VmmError>(())
+//! ```
+
+mod boot;
+mod config;
+mod console;
+mod devices;
+mod error;
+mod event;
+mod layout;
+mod loader;
+mod memory;
+mod vm;
+
+pub use config::{Console, Image, KernelFormat, MAX_VCPUS, MIN_MEMORY_BYTES, VmConfig};
+pub use console::{ConsoleError, restore_terminal};
+pub use devices::{Devices, DiskError, End, EndEvents, EndedBy};
+pub use error::VmmError;
+pub use loader::{ImageKind, LoadError};
+pub use vm::Vm;
