@@ -1,0 +1,290 @@
+//! Guests under `trapline run`.
+
+use core::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
+use trapline_guests::Guest;
+
+use crate::{
+    LIMIT, Place, Transcript,
+    place::{PROGRAM_IN_MACHINE, program},
+    process::{LocalProcess, Process},
+};
+
+/// What to boot.
+#[derive(Clone, Debug)]
+pub enum Image {
+    /// A tiny guest.
+    Tiny(&'static Guest),
+    /// A kernel and an initial RAM disk, by their paths in the place where the guest runs.
+    Files(String, String),
+}
+
+/// A guest to be.
+#[derive(Clone, Debug)]
+pub struct GuestBuilder {
+    place: Place,
+    transcript: Transcript,
+    image: Image,
+    cpus: u32,
+    cmdline: String,
+    runs_at_once: bool,
+    more: Vec<String>,
+}
+
+/// A guest that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct RunningGuest {
+    process: Process,
+    image: Image,
+    socket: PathBuf,
+    extra_socket: PathBuf,
+    directory: TempDir,
+    place: Place,
+}
+
+impl GuestBuilder {
+    /// A guest that is held before its first instruction, with one vCPU.
+    #[must_use]
+    pub fn new(place: Place, image: Image, transcript: Transcript) -> Self {
+        Self {
+            place,
+            transcript,
+            image,
+            cpus: 1,
+            cmdline: String::new(),
+            runs_at_once: false,
+            more: Vec::new(),
+        }
+    }
+
+    /// With this many vCPUs.
+    #[must_use]
+    pub fn cpus(mut self, count: u32) -> Self {
+        self.cpus = count;
+        self
+    }
+
+    /// With this kernel command line.
+    #[must_use]
+    pub fn cmdline(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.cmdline);
+        self
+    }
+
+    /// Not held at the start.
+    #[must_use]
+    pub fn running(mut self) -> Self {
+        self.runs_at_once = true;
+        self
+    }
+
+    /// With more options of `trapline run`.
+    #[must_use]
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.more
+            .extend(options.iter().map(|&option| option.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it takes debuggers.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(self) -> Result<RunningGuest> {
+        let directory = tempfile::tempdir()?;
+        let (kernel, initrd) = self.put_image(directory.path())?;
+        let (socket, extra) = self.socket_names(directory.path());
+        let mut arguments = vec!["run".to_owned(), "--kernel".to_owned(), kernel];
+        if let Some(initrd) = initrd {
+            arguments.extend(["--initrd".to_owned(), initrd]);
+        }
+        if !self.cmdline.is_empty() {
+            arguments.extend(["--cmdline".to_owned(), self.cmdline.clone()]);
+        }
+        if !self.runs_at_once {
+            arguments.push("--wait".to_owned());
+        }
+        if !self.more.iter().any(|option| option == "--console") {
+            arguments.extend(["--console".to_owned(), "none".to_owned()]);
+        }
+        arguments.extend(["--cpus".to_owned(), self.cpus.to_string()]);
+        arguments.extend(["--listen".to_owned(), format!("unix:{socket}")]);
+        arguments.extend(["--listen-read-only".to_owned(), format!("unix:{extra}")]);
+        arguments.extend(self.more.iter().cloned());
+        let process = self.spawn(&arguments)?;
+        process.expect("read-only clients at", LIMIT)?;
+        let (socket, extra_socket) = match &self.place {
+            Place::Host => (PathBuf::from(socket), PathBuf::from(extra)),
+            Place::Machine(machine) => (
+                machine.forward_socket(&format!("unix:{socket}"))?,
+                machine.forward_socket(&format!("unix:{extra}"))?,
+            ),
+        };
+        Ok(RunningGuest {
+            process,
+            image: self.image,
+            socket,
+            extra_socket,
+            directory,
+            place: self.place,
+        })
+    }
+
+    /// Puts the image where `trapline` finds it. Yields the paths of kernel and RAM disk there.
+    fn put_image(&self, directory: &Path) -> Result<(String, Option<String>)> {
+        match (&self.image, &self.place) {
+            (Image::Files(kernel, initrd), _) => Ok((kernel.clone(), Some(initrd.clone()))),
+            (Image::Tiny(guest), Place::Host) => {
+                let path = image_path(directory, guest);
+                fs::write(&path, guest.elf)?;
+                Ok((path.display().to_string(), None))
+            }
+            (Image::Tiny(guest), Place::Machine(machine)) => {
+                // The debugger runs here and wants the file, too.
+                fs::write(image_path(directory, guest), guest.elf)?;
+                let path = format!("/tmp/{}.elf", guest.name);
+                machine.put_bytes(guest.elf, &path, 0o644)?;
+                Ok((path, None))
+            }
+        }
+    }
+
+    fn socket_names(&self, directory: &Path) -> (String, String) {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        match &self.place {
+            Place::Host => (
+                directory.join("debug").display().to_string(),
+                directory.join("look").display().to_string(),
+            ),
+            Place::Machine(_) => (
+                format!("/tmp/debug-{number}"),
+                format!("/tmp/look-{number}"),
+            ),
+        }
+    }
+
+    fn spawn(&self, arguments: &[String]) -> Result<Process> {
+        match &self.place {
+            Place::Host => {
+                let mut command = Command::new(program()?);
+                command.args(arguments);
+                LocalProcess::start(&mut command, &self.transcript, "trapline").map(Process::Local)
+            }
+            Place::Machine(machine) => {
+                let mut line = format!("exec {PROGRAM_IN_MACHINE}");
+                for argument in arguments {
+                    line.push_str(&format!(" '{argument}'"));
+                }
+                self.transcript.say("machine", &line);
+                Ok(Process::Remote(machine.spawn(&line)?))
+            }
+        }
+    }
+}
+
+impl RunningGuest {
+    /// The Unix socket of the server, on this computer.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The Unix socket for clients that may only look, on this computer.
+    #[must_use]
+    pub fn read_only_socket(&self) -> &Path {
+        &self.extra_socket
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The tiny guest's image on this computer, for the debugger's symbols.
+    ///
+    /// # Errors
+    /// When it is no tiny guest.
+    pub fn image_path(&self) -> Result<PathBuf> {
+        Ok(image_path(self.directory.path(), self.guest()?))
+    }
+
+    /// The address of a label of the tiny guest.
+    ///
+    /// # Errors
+    /// When there is no such label.
+    pub fn symbol(&self, name: &str) -> Result<u64> {
+        let guest = self.guest()?;
+        guest
+            .symbol(name)
+            .with_context(|| format!("the guest {} has no label {name}", guest.name))
+    }
+
+    fn guest(&self) -> Result<&'static Guest> {
+        match &self.image {
+            Image::Tiny(guest) => Ok(guest),
+            Image::Files(..) => bail!("not a tiny guest"),
+        }
+    }
+
+    /// Waits until `trapline` has printed `text`.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn expect(&self, text: &str, limit: Duration) -> Result<()> {
+        self.process.expect(text, limit)
+    }
+
+    /// Everything that `trapline` has printed.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.text()
+    }
+
+    /// Waits for the end of `trapline`; yields its exit status.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> Result<i32> {
+        self.process
+            .wait(LIMIT)
+            .with_context(|| format!("trapline said: {}", self.process.text()))
+    }
+
+    /// Waits for the guest's end, and requires that its checks of itself have passed.
+    ///
+    /// # Errors
+    /// When they have not, or the guest does not end.
+    pub fn expect_passed(&mut self) -> Result<()> {
+        let status = self.wait()?;
+        ensure!(
+            status == 0,
+            "the guest's own checks failed: status {status}; trapline said: {}",
+            self.process.text()
+        );
+        Ok(())
+    }
+
+    /// Asks `trapline` to end, by the signal that a user's `kill` sends.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn terminate(&self) -> Result<()> {
+        self.process.terminate()
+    }
+}
+
+fn image_path(directory: &Path, guest: &Guest) -> PathBuf {
+    directory.join(guest.name).with_extension("elf")
+}

@@ -1,0 +1,29 @@
+//! What a user sees of Trapline, over real GDB and real LLDB on real guests.
+
+mod basics;
+
+use std::process::ExitCode;
+
+use trapline_e2e::harness::{Group, run};
+
+const GROUPS: &[Group] = &[Group {
+    name: "basics",
+    scenarios: basics::SCENARIOS,
+}];
+
+fn main() -> ExitCode {
+    run(GROUPS, Vec::new())
+}
+
+/// Makes a list of scenarios of functions: each after who plays it and what it needs of KVM.
+macro_rules! scenarios {
+    ($($with:ident $needs:ident $name:ident;)*) => {
+        pub(crate) const SCENARIOS: &[trapline_e2e::Scenario] = &[$(trapline_e2e::Scenario {
+            name: stringify!($name),
+            needs: trapline_e2e::Needs::$needs,
+            with: trapline_e2e::With::$with,
+            run: $name,
+        }),*];
+    };
+}
+pub(crate) use scenarios;
