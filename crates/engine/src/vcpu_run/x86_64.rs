@@ -147,6 +147,11 @@ pub(super) fn plan(
     let own = run.guest_points(vcpu)?;
     let plan = match lead {
         Lead::Next => StepPlan::by_trap(guest_tf, next.after(run, vcpu)?),
+        // Without an intercept of breakpoint instructions the trap flag has to do, one instruction
+        // late.
+        Lead::Behind if !run.capabilities.software_breakpoints => {
+            StepPlan::by_trap(guest_tf, After::Nothing)
+        }
         Lead::Behind => {
             let behind = next.pc.wrapping_add(next.len_bytes);
             let gpa = run.cpu.address_space(&mut vcpu)?.gpa(vcpu.memory(), behind);
@@ -166,11 +171,10 @@ pub(super) fn plan(
     };
     slots.add_guest_points(&own, &run.capabilities);
     for (handler, pushes_error) in run.handlers(vcpu)? {
-        slots.insert(
-            execute_at(handler),
-            Role::Exception { pushes_error },
-            &run.capabilities,
-        );
+        // The handler's own first instruction would meet its guard instead of running.
+        if handler != next.pc {
+            slots.insert(execute_at(handler), Role::Exception { pushes_error }, &run.capabilities);
+        }
     }
     Ok(plan)
 }
