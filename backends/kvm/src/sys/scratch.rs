@@ -35,6 +35,15 @@ impl ScratchMemory {
         )
     }
 
+    /// Maps memory of its own for a test, for good.
+    #[cfg(test)]
+    pub(crate) fn for_a_test() -> Self {
+        let len = usize::try_from(SCRATCH_BYTES).unwrap();
+        let map = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), len)]).unwrap());
+        core::mem::forget(map.clone());
+        Self { map }
+    }
+
     /// Returns the memory.
     pub(crate) fn map(&self) -> Arc<GuestMemoryMmap> {
         self.map.clone()

@@ -141,6 +141,8 @@ impl KvmVcpu {
     }
 
     fn run(&mut self, mode: &Mode, around: &Surroundings<'_>) -> Result<Entered, errno::Error> {
+        // A device has answered, and the instruction that asked is not complete.
+        let mut incomplete = false;
         loop {
             if around
                 .deadline
@@ -156,9 +158,15 @@ impl KvmVcpu {
             }
             let arming = self.arm(mode)?;
             if around.gate.enter(self.id) == Admission::Stopped {
-                return Ok(Entered::Exit(VmExit::Interrupted));
+                let exit = if incomplete {
+                    self.complete(AfterExit::Resume, mode, around)?
+                } else {
+                    None
+                };
+                return Ok(Entered::Exit(exit.unwrap_or(VmExit::Interrupted)));
             }
             let exit = self.run_once(mode, arming, around)?;
+            incomplete = matches!(exit, RunExit::Device(_));
             if let Some(exit) = self.conclude(exit, mode, around)? {
                 return Ok(Entered::Exit(exit));
             }
@@ -211,12 +219,25 @@ impl KvmVcpu {
         })
     }
 
-    /// Completes the instruction that a device has just answered, if the vCPU is to come out
-    /// behind it.
+    /// Takes an exit that a device has answered. If the vCPU is to come out behind the instruction,
+    /// the instruction is completed.
+    fn after_device(
+        &mut self,
+        after: AfterExit,
+        mode: &Mode,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<VmExit>, errno::Error> {
+        if after == AfterExit::Resume && !mode.steps {
+            return Ok(None);
+        }
+        self.complete(after, mode, around)
+    }
+
+    /// Completes the instruction that a device has answered.
     ///
     /// KVM completes it when it is entered again. It also forgets a single step over a write to
     /// MMIO. So it is entered in a way that ends with this instruction, and that is the step.
-    fn after_device(
+    fn complete(
         &mut self,
         after: AfterExit,
         mode: &Mode,
@@ -225,9 +246,6 @@ impl KvmVcpu {
         let Some(control) = around.gate.control(self.id) else {
             return Ok(None);
         };
-        if after == AfterExit::Resume && !mode.steps && !control.stop_requested() {
-            return Ok(None);
-        }
         let mut end = after;
         for _ in 0..MAX_COMPLETIONS {
             control.set_immediate_exit();

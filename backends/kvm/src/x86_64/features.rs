@@ -15,11 +15,41 @@ struct Bit {
 /// Source: SDM vol. 2A, "CPUID"; APM vol. 3, "Obtaining Processor Information Via the CPUID
 /// Instruction".
 const BITS: [Bit; 6] = [
-    Bit { function: 1, index: 0, register: |entry| entry.ecx, bit: 28, feature: FeatureSet::AVX },
-    Bit { function: 7, index: 0, register: |entry| entry.ebx, bit: 16, feature: FeatureSet::AVX512 },
-    Bit { function: 7, index: 0, register: |entry| entry.ecx, bit: 3, feature: FeatureSet::PKU },
-    Bit { function: 7, index: 0, register: |entry| entry.edx, bit: 26, feature: FeatureSet::SPEC_CTRL },
-    Bit { function: 0xd, index: 1, register: |entry| entry.eax, bit: 3, feature: FeatureSet::XSAVES },
+    Bit {
+        function: 1,
+        index: 0,
+        register: |entry| entry.ecx,
+        bit: 28,
+        feature: FeatureSet::AVX,
+    },
+    Bit {
+        function: 7,
+        index: 0,
+        register: |entry| entry.ebx,
+        bit: 16,
+        feature: FeatureSet::AVX512,
+    },
+    Bit {
+        function: 7,
+        index: 0,
+        register: |entry| entry.ecx,
+        bit: 3,
+        feature: FeatureSet::PKU,
+    },
+    Bit {
+        function: 7,
+        index: 0,
+        register: |entry| entry.edx,
+        bit: 26,
+        feature: FeatureSet::SPEC_CTRL,
+    },
+    Bit {
+        function: 0xd,
+        index: 1,
+        register: |entry| entry.eax,
+        bit: 3,
+        feature: FeatureSet::XSAVES,
+    },
     Bit {
         function: 0x8000_0001,
         index: 0,

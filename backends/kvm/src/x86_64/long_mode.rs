@@ -6,15 +6,19 @@ use trapline_arch::Gpa;
 use trapline_engine::contract::GuestMemory;
 
 /// Bytes that [`LongMode`] takes of guest memory.
-pub const LEN_BYTES: u64 = 0x5000;
+pub const LEN_BYTES: u64 = 0x8000;
 
 /// Bytes mapped, from address 0 on, at equal virtual and physical addresses.
-pub const MAPPED_BYTES: u64 = 1 << 30;
+pub const MAPPED_BYTES: u64 = PAGE_DIRECTORIES << 30;
 
 const PDPT: u64 = 0x1000;
 const PAGE_DIRECTORY: u64 = 0x2000;
-const GDT: u64 = 0x3000;
-const IDT: u64 = 0x4000;
+const GDT: u64 = 0x6000;
+const IDT: u64 = 0x7000;
+
+/// How many page directories there are, each of a page and for 1 GiB.
+const PAGE_DIRECTORIES: u64 = 4;
+const PAGE_BYTES: u64 = 0x1000;
 
 const CODE_SELECTOR: u16 = 8;
 const DATA_SELECTOR: u16 = 16;
@@ -40,10 +44,10 @@ const EFER: u64 = 0xd00;
 /// Tables in guest memory for 64-bit mode at privilege 0.
 ///
 /// ```text
-///  base ─▶ PML4 │ PDPT │ page directory │ GDT │ IDT     one page each
+///  base ─▶ PML4 │ PDPT │ 4 page directories │ GDT │ IDT     one page each
 /// ```
 ///
-/// The first gibibyte is mapped to itself. The gate of vector n leads to
+/// The first four gibibytes are mapped to themselves, the local APIC at its usual place included. The gate of vector n leads to
 /// `handlers + n × `[`HANDLER_BYTES`](Self::HANDLER_BYTES).
 #[derive(Clone, Copy, Debug)]
 pub struct LongMode {
@@ -64,7 +68,10 @@ impl LongMode {
             (memory.write_physical(Gpa(address), &bytes) == bytes.len()).then_some(())
         };
         put(base, &[(base + PDPT) | TABLE])?;
-        put(base + PDPT, &[(base + PAGE_DIRECTORY) | TABLE])?;
+        let directories: Vec<u64> = (0..PAGE_DIRECTORIES)
+            .map(|n| (base + PAGE_DIRECTORY + n * PAGE_BYTES) | TABLE)
+            .collect();
+        put(base + PDPT, &directories)?;
         let pages: Vec<u64> = (0..MAPPED_BYTES / LARGE_PAGE_BYTES)
             .map(|n| (n * LARGE_PAGE_BYTES) | LARGE_PAGE)
             .collect();

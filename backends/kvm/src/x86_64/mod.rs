@@ -12,6 +12,9 @@ mod sregs;
 mod trials;
 mod vcpu;
 
+#[cfg(test)]
+mod tests;
+
 pub use features::features;
 pub use vcpu::{KvmVcpu, SharedMemory};
 
