@@ -10,10 +10,11 @@ use trapline_arch::{
 
 use crate::address_space::AddressSpace;
 use crate::contract::{
-    AccessError, Capabilities, GuestOs, Machine, ResumeAction, StopReason, Time, VcpuId,
-    VirtualView,
+    AccessError, Capabilities, GuestMemory, GuestOs, Machine, ResumeAction, StopReason, Time,
+    VcpuId, VirtualView,
 };
 use crate::cpu::{Cpu, Stopped};
+use crate::monitor;
 use crate::points::{PointKey, PointKind, PointSet, PointTable};
 use crate::run_control::{Phase, RunControl, Settled};
 
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) has_started: bool,
     /// Whether a client's going away leaves a stopped guest stopped.
     pub(crate) stays_stopped: bool,
+    pub(crate) monitor: monitor::Shared,
     cpus: Vec<Cpu>,
 }
 
@@ -61,6 +63,7 @@ impl Core {
             os,
             has_started: false,
             stays_stopped: false,
+            monitor: monitor::Shared::new(config.layout),
             cpus: (0..config.vcpu_count)
                 .map(|_| Cpu::new(config.architecture))
                 .collect(),
@@ -260,8 +263,21 @@ impl Context<'_> {
             .find_map(|space| space.gpa(self.machine.memory(), address)))
     }
 
-    /// Lets the operating-system layer look for its system.
+    /// Lets the operating-system layer look for its system, with little work.
     pub(crate) fn refresh_os(&mut self, vcpu: VcpuId) {
+        self.ask_os(vcpu, |os, memory, view| os.refresh(memory, view));
+    }
+
+    /// Lets the operating-system layer look for its system because a client wants to know of it.
+    pub(crate) fn find_os(&mut self, vcpu: VcpuId) {
+        self.ask_os(vcpu, |os, memory, view| os.find(memory, view));
+    }
+
+    fn ask_os(
+        &mut self,
+        vcpu: VcpuId,
+        ask: impl FnOnce(&mut dyn GuestOs, &dyn GuestMemory, &dyn VirtualView) -> bool,
+    ) {
         let Some(mut os) = self.core.os.take() else {
             return;
         };
@@ -272,7 +288,7 @@ impl Context<'_> {
                 memory,
                 points: self.core.points.published(),
             };
-            os.refresh(memory, &view);
+            ask(os.as_mut(), memory, &view);
         }
         self.core.os = Some(os);
     }
@@ -341,7 +357,14 @@ impl Context<'_> {
 
     /// Gives each vCPU its part of a client's resume.
     pub(crate) fn resume(&mut self, action: impl Fn(VcpuId) -> Option<ResumeAction>) {
+        self.core.monitor.note_resume();
         self.core.run.set_actions(action);
+    }
+
+    /// Stops the guest because a client asked for it. Steps made as one end with the present one.
+    pub(crate) fn interrupt(&mut self) {
+        self.core.monitor.end_steps();
+        self.core.run.interrupt();
     }
 
     /// Returns whether the vCPUs' registers can be had now.
@@ -365,7 +388,7 @@ impl Context<'_> {
 /// Virtual memory of one vCPU for the operating-system layer.
 struct View<'a> {
     space: &'a AddressSpace,
-    memory: &'a dyn crate::contract::GuestMemory,
+    memory: &'a dyn GuestMemory,
     points: Arc<PointSet>,
 }
 

@@ -8,6 +8,7 @@ use crate::contract::{
     Command, GuestEnd, GuestOs, Machine, ResumeAction, StopReason, Time, VcpuId,
 };
 use crate::core::{Context, Core, GuestConfig};
+use crate::monitor;
 use crate::run_control::{Phase, Settled};
 use crate::session::{Access, Client, Intake, SessionId};
 
@@ -85,6 +86,7 @@ impl Engine {
         let id = SessionId(self.next_session);
         self.next_session = self.next_session.wrapping_add(1);
         self.clients.insert(id, Client::new(id, access));
+        self.core.monitor.roster.add(id, access);
         Ok(id)
     }
 
@@ -95,6 +97,7 @@ impl Engine {
             return;
         };
         self.core.points.release(id);
+        self.core.monitor.close_session(id);
         let holds = client.session.holds_stop;
         let mut context = self.context(machine, now);
         context.publish_points();
@@ -203,6 +206,7 @@ impl Engine {
             self.tell_others(id, &mut client);
         }
         self.tell_others(id, &mut client);
+        self.core.monitor.roster.note(id, client.session.kind());
         self.clients.insert(id, client);
     }
 
@@ -221,7 +225,7 @@ impl Engine {
             let mut context = self.context(machine, now);
             let settled = context.settle();
             context.refresh_os(VcpuId(0));
-            if settled == Settled::Report {
+            if settled == Settled::Report && !monitor::steps_on(&mut self.context(machine, now)) {
                 self.report(machine, now);
             }
             self.serve_waiting(machine, now);
@@ -231,6 +235,7 @@ impl Engine {
                 if self.core.run.phase() == Phase::Pausing {
                     self.core.run.rest();
                 }
+                self.announce_resume(machine, now);
             }
         }
     }
@@ -246,6 +251,7 @@ impl Engine {
             self.core.run.push_command(Command::End(end));
             return;
         }
+        monitor::notify::note_stop(&mut self.context(machine, now));
         let ids: Vec<SessionId> = self.clients.keys().copied().collect();
         for id in ids {
             let Some(mut client) = self.clients.remove(&id) else {
@@ -253,6 +259,16 @@ impl Engine {
             };
             client.report_stop(&mut self.context(machine, now));
             self.clients.insert(id, client);
+        }
+    }
+
+    /// Tells the clients that want to know it of a resume.
+    fn announce_resume(&mut self, machine: &mut dyn Machine, now: Time) {
+        let Some(text) = monitor::notify::take_resume(&mut self.context(machine, now)) else {
+            return;
+        };
+        for client in self.clients.values_mut() {
+            monitor::notify::tell_resume(client, &text);
         }
     }
 

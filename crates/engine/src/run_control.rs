@@ -138,6 +138,11 @@ impl RunControl {
         self.ended
     }
 
+    /// Returns what a vCPU stopped for that no client was told of yet.
+    pub(crate) fn pending(&self, vcpu: VcpuId) -> Option<StopReason> {
+        self.vcpu(vcpu)?.pending
+    }
+
     pub(crate) fn told_pc(&self, vcpu: VcpuId) -> Option<Gva> {
         self.vcpu(vcpu)?.told_pc
     }

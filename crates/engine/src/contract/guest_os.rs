@@ -30,11 +30,22 @@ pub trait GuestOs: Send {
     /// while vCPUs are stopped. Returns whether it is known now.
     fn refresh(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool;
 
+    /// Looks for the operating system as [`refresh`](Self::refresh) does, but because a client asks
+    /// for it: the work is bounded by some tenths of a second.
+    fn find(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool {
+        self.refresh(memory, view)
+    }
+
     /// Forgets what was found: the guest was reset.
     fn forget(&mut self);
 
     /// Returns what runs in the guest, in a few words such as `"Linux 6.1.0-56-cloud-amd64"`.
     fn description(&self) -> Option<String>;
+
+    /// Returns what else is known, or what is not and why, as names and values for a person.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 
     /// Returns the symbol that `address` lies in.
     fn symbol_at(&self, address: Gva) -> Option<SymbolAt>;

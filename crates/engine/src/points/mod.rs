@@ -13,7 +13,9 @@ mod table;
 pub(crate) use patch::Patch;
 pub use set::PointSet;
 pub(crate) use set::SlotReport;
-pub(crate) use table::{InsertError, PointKey, PointKind, PointTable};
+pub(crate) use table::{
+    InsertError, MAX_POINTS, PointKey, PointKind, PointOwner, PointTable,
+};
 
 pub(crate) use patch::{mask_patches, write_under_patches};
 

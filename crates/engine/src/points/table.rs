@@ -87,9 +87,37 @@ impl fmt::Display for InsertError {
 
 impl core::error::Error for InsertError {}
 
+/// On whose behalf a point stands.
+///
+/// A session's packets and its monitor commands are two owners: a debugger removes what it planted
+/// without regard to what its user typed, and takes only its own breakpoints for breakpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum PointOwner {
+    /// The session's `Z` packets.
+    Packets(SessionId),
+    /// The session's monitor commands.
+    Monitor(SessionId),
+}
+
+impl PointOwner {
+    /// Returns the session, with which the point goes.
+    #[must_use]
+    pub(crate) const fn session(self) -> SessionId {
+        match self {
+            Self::Packets(session) | Self::Monitor(session) => session,
+        }
+    }
+}
+
+impl From<SessionId> for PointOwner {
+    fn from(session: SessionId) -> Self {
+        Self::Packets(session)
+    }
+}
+
 #[derive(Debug)]
 struct Claim {
-    owner: SessionId,
+    owner: PointOwner,
     conditions: Vec<Term>,
 }
 
@@ -154,11 +182,12 @@ impl PointTable {
     /// As [`InsertError`] says.
     pub(crate) fn insert(
         &mut self,
-        owner: SessionId,
+        owner: impl Into<PointOwner>,
         key: PointKey,
         conditions: Vec<Term>,
         gpa: Option<Gpa>,
     ) -> Result<(), InsertError> {
+        let owner = owner.into();
         if !self.points.contains_key(&key) {
             if self.points.len() >= MAX_POINTS {
                 return Err(InsertError::TooMany);
@@ -181,7 +210,8 @@ impl PointTable {
     }
 
     /// Removes `owner`'s claim on a point. Returns whether there was one.
-    pub(crate) fn remove(&mut self, owner: SessionId, key: PointKey) -> bool {
+    pub(crate) fn remove(&mut self, owner: impl Into<PointOwner>, key: PointKey) -> bool {
+        let owner = owner.into();
         let Some(point) = self.points.get_mut(&key) else {
             return false;
         };
@@ -192,18 +222,59 @@ impl PointTable {
         removed
     }
 
-    /// Removes all that `owner` asked for.
-    pub(crate) fn release(&mut self, owner: SessionId) {
+    /// Removes all that a session asked for.
+    pub(crate) fn release(&mut self, session: SessionId) {
+        self.release_owner(PointOwner::Packets(session));
+        self.release_owner(PointOwner::Monitor(session));
+    }
+
+    /// Removes all that `owner` asked for, and returns how many points that were.
+    pub(crate) fn release_owner(&mut self, owner: PointOwner) -> usize {
         let keys: Vec<PointKey> = self.points.keys().copied().collect();
-        for key in keys {
-            self.remove(owner, key);
-        }
+        keys.into_iter()
+            .filter(|key| self.remove(owner, *key))
+            .count()
+    }
+
+    /// Returns whether a point of that name is wanted by anybody.
+    #[must_use]
+    pub(crate) fn contains(&self, key: PointKey) -> bool {
+        self.points.contains_key(&key)
+    }
+
+    /// Returns on whose behalf a point stands.
+    pub(crate) fn owners(&self, key: PointKey) -> impl Iterator<Item = PointOwner> + '_ {
+        let point = self.points.get(&key);
+        point.into_iter().flat_map(|point| {
+            let claims = point.claims.iter();
+            claims.map(|claim| claim.owner)
+        })
+    }
+
+    /// Returns whether a point stands on behalf of `owner`, perhaps among others.
+    #[must_use]
+    pub(crate) fn is_claimed_by(&self, owner: PointOwner, key: PointKey) -> bool {
+        self.owners(key).any(|other| other == owner)
+    }
+
+    /// Returns how many points a session has asked for.
+    #[must_use]
+    pub(crate) fn count_of(&self, session: SessionId) -> usize {
+        let is_its = |point: &&Point| {
+            let mut claims = point.claims.iter();
+            claims.any(|claim| claim.owner.session() == session)
+        };
+        self.points.values().filter(is_its).count()
     }
 
     /// Returns the points with who asked for them, in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PointKey, Vec<SessionId>, bool)> + '_ {
         self.points.iter().map(|(key, point)| {
-            let owners = point.claims.iter().map(|claim| claim.owner).collect();
+            let owners = point
+                .claims
+                .iter()
+                .map(|claim| claim.owner.session())
+                .collect();
             (*key, owners, matches!(point.place, Place::Slots(_)))
         })
     }

@@ -82,7 +82,7 @@ impl Session {
         match *request {
             FileRequest::SetFileSystem { .. } => done(out, 0),
             FileRequest::Open { name, flags, .. } => {
-                context.refresh_os(VcpuId(0));
+                context.find_os(VcpuId(0));
                 if name.to_vec() != SYMBOL_FILE.as_bytes() || symbol_file_len(context).is_none() {
                     return failed(out, ENOENT);
                 }

@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    fn triple(&mut self, context: &Context<'_>) -> &'static str {
+    fn triple(&mut self, context: &mut Context<'_>) -> &'static str {
         match (
             context.core.config.architecture,
             self.layout(context).kind(),
@@ -87,7 +87,7 @@ impl Session {
         }
     }
 
-    fn pointer_bytes(&mut self, context: &Context<'_>) -> u32 {
+    fn pointer_bytes(&mut self, context: &mut Context<'_>) -> u32 {
         match self.layout(context).kind() {
             LayoutKind::X86_64 => 8,
             LayoutKind::I386 => 4,

@@ -27,12 +27,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use trapline_arch::x86_64::mode::CpuMode;
-use trapline_arch::{Layout, RegisterFile};
+use trapline_arch::{Layout, LayoutKind, RegisterFile};
 use trapline_rsp::request::{AfterDetach, ThreadUse, Toggle};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES, ParseError, Request};
 
 use crate::contract::{Command, GuestEnd, VcpuId};
 use crate::core::Context;
+use crate::monitor;
 use crate::run_control::Phase;
 
 pub(crate) use reply::Refusal;
@@ -79,11 +80,12 @@ pub(crate) struct Session {
     pub(crate) is_lldb: bool,
     features: ClientFeatures,
     /// The vCPU of `Hg`, which registers and memory are about.
-    selected: VcpuId,
+    pub(crate) selected: VcpuId,
     /// The vCPU of `Hc`, or `None` for all.
     resumed: Option<VcpuId>,
     layout: Option<Arc<Layout>>,
-    uses_physical_addresses: bool,
+    pub(crate) uses_physical_addresses: bool,
+    pub(crate) monitor: monitor::State,
     saved_registers: BTreeMap<u32, RegisterFile>,
     files: files::OpenFiles,
     wants_thread_events: bool,
@@ -102,6 +104,8 @@ struct ClientFeatures {
     hardware_breakpoint_reason: bool,
     error_text: bool,
     error_strings: bool,
+    /// Of both debuggers GDB alone offers this.
+    relocated_instructions: bool,
     threads_in_stop_reply: bool,
 }
 
@@ -127,7 +131,7 @@ impl Client {
 
     /// Takes one event from the client's input and answers it.
     pub(crate) fn intake(&mut self, context: &mut Context<'_>) -> Intake {
-        let is_stopped = context.is_stopped();
+        let is_stopped = context.is_stopped() && !self.session.monitor.is_deferred();
         let Some(taken) = self.wire.take(is_stopped) else {
             return Intake::Done;
         };
@@ -146,6 +150,11 @@ impl Client {
     }
 
     fn serve_packet(&mut self, packet: &[u8], context: &mut Context<'_>) -> Intake {
+        // A client that does not wait for its answer gets it before the next one all the same.
+        if self.session.monitor.is_deferred() {
+            self.wire.wait(packet);
+            return Intake::Done;
+        }
         let request = Request::parse(packet);
         if let Ok(request) = &request
             && !context.is_stopped()
@@ -193,6 +202,7 @@ impl Client {
 
     /// Sends the stop reply if the client waits for one.
     pub(crate) fn report_stop(&mut self, context: &mut Context<'_>) {
+        monitor::notify::tell_stop(self, context);
         if !core::mem::take(&mut self.session.awaits_stop) {
             return;
         }
@@ -224,6 +234,7 @@ impl Session {
             resumed: None,
             layout: None,
             uses_physical_addresses: false,
+            monitor: monitor::State::default(),
             saved_registers: BTreeMap::new(),
             files: files::OpenFiles::default(),
             wants_thread_events: false,
@@ -236,8 +247,9 @@ impl Session {
     /// Takes a request to stop that is no packet (rule R3): without a resume of this client's to
     /// answer there is nothing to say.
     fn interrupt(&mut self, context: &mut Context<'_>) {
-        if self.awaits_stop && self.access == Access::Full {
-            context.core.run.interrupt();
+        let is_waiting = self.awaits_stop || self.monitor.is_deferred();
+        if is_waiting && self.access == Access::Full {
+            context.interrupt();
         }
     }
 
@@ -261,8 +273,8 @@ impl Session {
             | Request::Resume(_)
             | Request::Detach { .. }
             | Request::Offsets
-            | Request::ProcessInfo
-            | Request::Monitor(_) => true,
+            | Request::ProcessInfo => true,
+            Request::Monitor(command) => monitor::needs_stopped(&command.to_vec()),
             Request::ReadMemory { .. }
             | Request::ReadMemoryBinary { .. }
             | Request::WriteMemory { .. }
@@ -379,7 +391,7 @@ impl Session {
         }
         self.awaits_stop = true;
         self.is_attaching = true;
-        context.core.run.interrupt();
+        context.interrupt();
         Ok(Answer::None)
     }
 
@@ -445,12 +457,23 @@ impl Session {
     }
 
     /// Returns the registers as this client numbers them.
-    fn layout(&mut self, context: &Context<'_>) -> Arc<Layout> {
-        let config = &context.core.config;
-        let layout = self
-            .layout
-            .get_or_insert_with(|| Arc::new(Layout::new(config.layout, config.features)));
+    fn layout(&mut self, context: &mut Context<'_>) -> Arc<Layout> {
+        let vcpu = self.selected;
+        let layout = self.layout.get_or_insert_with(|| {
+            let kind = context.core.monitor.layout.resolve(vcpu, context);
+            Arc::new(Layout::new(kind, context.core.config.features))
+        });
         Arc::clone(layout)
+    }
+
+    /// Returns which registers the client was shown, if it was shown any.
+    pub(crate) fn shown_layout(&self) -> Option<LayoutKind> {
+        self.layout.as_ref().map(|layout| layout.kind())
+    }
+
+    /// Returns whether the client offers what only GDB does.
+    pub(crate) fn offers_gdb_features(&self) -> bool {
+        self.features.relocated_instructions
     }
 
     fn set_toggle(flag: &mut bool, toggle: Toggle) {

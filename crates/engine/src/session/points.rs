@@ -9,10 +9,10 @@ use trapline_rsp::request::{Breakpoint, BreakpointType};
 
 use super::{Answered, Refusal, Session, reply};
 use crate::condition::Term;
-use crate::contract::WatchKind;
+use crate::contract::{VcpuId, WatchKind};
 use crate::core::Context;
 use crate::expression::Expression;
-use crate::points::{PointKey, PointKind};
+use crate::points::{PointKey, PointKind, PointOwner};
 
 fn kind(ty: BreakpointType) -> PointKind {
     match ty {
@@ -42,24 +42,26 @@ impl Session {
             });
         }
         let key = self.key(point, context)?;
-        self.insert(key, terms, context)?;
+        self.insert(self.id.into(), self.selected, key, terms, context)?;
         reply::ok(out)
     }
 
-    /// Inserts a breakpoint or watchpoint of this client's.
+    /// Inserts a breakpoint or watchpoint of this client's, where `vcpu` has its address mapped.
     pub(crate) fn insert(
         &mut self,
+        owner: PointOwner,
+        vcpu: VcpuId,
         key: PointKey,
         terms: Vec<Term>,
         context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
         let gpa = match key.kind {
-            PointKind::SoftwareBreakpoint => context.translate(self.selected, key.address)?,
+            PointKind::SoftwareBreakpoint => context.translate(vcpu, key.address)?,
             PointKind::HardwareBreakpoint | PointKind::Watchpoint(_) => None,
         };
         let is_memory = |gpa: &_| context.read_physical(*gpa, &mut [0]) == 1;
         let gpa = gpa.filter(is_memory);
-        Ok(context.core.points.insert(self.id, key, terms, gpa)?)
+        Ok(context.core.points.insert(owner, key, terms, gpa)?)
     }
 
     /// Answers `z`. Removing what is not there is no error: GDB may repeat itself (GDB manual,

@@ -7,6 +7,7 @@ use super::threads::{self, thread_of};
 use super::{Answer, Answered, Refusal, Session, reply};
 use crate::contract::VcpuId;
 use crate::core::Context;
+use crate::monitor;
 
 /// What is offered in the reply to `qSupported`, besides the packet size.
 const OFFERED: &str = "QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;error-message+;\
@@ -66,6 +67,7 @@ impl Session {
     }
 
     fn supported(&mut self, features: Features<'_>, out: &mut Encoder<'_>) -> Answered {
+        self.features.relocated_instructions = features.supports("qRelocInsn");
         self.features.software_breakpoint_reason = features.supports("swbreak");
         self.features.hardware_breakpoint_reason = features.supports("hwbreak");
         self.features.error_text = features.supports("error-message");
@@ -80,7 +82,7 @@ impl Session {
     /// moves a kernel's own image by the slide of KASLR and leaves the file of run-time symbols,
     /// which the server hands out itself, where it is.
     fn offsets(out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
-        context.refresh_os(VcpuId(0));
+        context.find_os(VcpuId(0));
         match context.core.os.as_ref().and_then(|os| os.text_placement()) {
             Some((text, _)) => {
                 out.text("TextSeg=").hex_u64(text.0);
@@ -99,12 +101,14 @@ impl Session {
     ) -> Answered {
         let text = core::str::from_utf8(command)
             .map_err(|_| Refusal::text(reply::EINVAL, "the command is not UTF-8 text"))?;
-        let output = crate::monitor::execute(self, text, context);
-        if output.is_empty() {
-            return reply::ok(out);
+        match monitor::execute(self, text, context) {
+            monitor::Reply::Text(text) if text.is_empty() => reply::ok(out),
+            monitor::Reply::Text(text) => {
+                out.hex_text(&text);
+                Ok(Answer::Reply)
+            }
+            monitor::Reply::Later => Ok(Answer::None),
         }
-        out.hex_text(crate::monitor::fit(&output, PACKET_SIZE_BYTES / 2));
-        Ok(Answer::Reply)
     }
 }
 

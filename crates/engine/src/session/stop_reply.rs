@@ -9,7 +9,7 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::{GenericRole, LayoutEntry};
+use trapline_arch::{GenericRole, Gva, LayoutEntry};
 use trapline_rsp::Encoder;
 
 use super::registers::read_entry;
@@ -17,6 +17,7 @@ use super::threads::thread_of;
 use super::{Answer, Answered, Session};
 use crate::contract::{GuestEnd, StopReason, VcpuId, WatchKind};
 use crate::core::Context;
+use crate::points::{PointKey, PointKind};
 use crate::run_control::Stop;
 
 /// SIGINT, SIGTRAP, SIGABRT as GDB numbers them.
@@ -111,14 +112,29 @@ impl Session {
             StopReason::Watchpoint { kind, address, .. } => {
                 out.key_hex(watch_key(kind), address.0);
             }
-            StopReason::SoftwareBreakpoint { .. } if self.features.software_breakpoint_reason => {
+            StopReason::SoftwareBreakpoint { address, .. }
+                if self.features.software_breakpoint_reason
+                    && self.has_planted(PointKind::SoftwareBreakpoint, address, context) =>
+            {
                 out.key_text("swbreak", "");
             }
-            StopReason::HardwareBreakpoint { .. } if self.features.hardware_breakpoint_reason => {
+            StopReason::HardwareBreakpoint { address }
+                if self.features.hardware_breakpoint_reason
+                    && self.has_planted(PointKind::HardwareBreakpoint, address, context) =>
+            {
                 out.key_text("hwbreak", "");
             }
             _ => {}
         }
+    }
+
+    /// Returns whether this client's packets planted a breakpoint. GDB resumes by itself after the
+    /// hit of a breakpoint that it does not know, so it must not be told of another client's as one
+    /// (rule S1).
+    fn has_planted(&self, kind: PointKind, address: Gva, context: &Context<'_>) -> bool {
+        let len = 1;
+        let key = PointKey { kind, address, len };
+        context.core.points.is_claimed_by(self.id.into(), key)
     }
 
     /// Sends the registers that the client asks for first at every stop.

@@ -35,7 +35,7 @@ impl Session {
             TransferObject::Threads => threads_xml(context),
             TransferObject::MemoryMap => memory_map_xml(context),
             TransferObject::ExecFile => {
-                context.refresh_os(VcpuId(0));
+                context.find_os(VcpuId(0));
                 match files::symbol_file_len(context) {
                     Some(_) => String::from(files::SYMBOL_FILE),
                     None => return Err(Refusal::text(1, "the guest's kernel is not known yet")),
@@ -79,8 +79,10 @@ fn threads_xml(context: &mut Context<'_>) -> String {
 }
 
 /// All of the address space is declared as RAM, as virtual addresses are: GDB takes the map for
-/// virtual addresses and refuses to touch what is missing from it. The physical regions are in a
-/// comment and in `monitor memory`.
+/// virtual addresses and refuses to touch what is missing from it. It is declared in quarters: GDB
+/// 13 keeps the rest of a region in a signed number, and dies of "virtual memory exhausted" when a
+/// front end reads memory in a region of half the address space or more. The physical regions are
+/// in a comment and in `monitor memory`.
 fn memory_map_xml(context: &Context<'_>) -> String {
     let mut xml = String::from(
         "<?xml version=\"1.0\"?>\n<!DOCTYPE memory-map PUBLIC \"+//IDN gnu.org//DTD GDB Memory \
@@ -94,8 +96,13 @@ fn memory_map_xml(context: &Context<'_>) -> String {
         let end = region.start.0.saturating_add(region.len_bytes);
         let _ = writeln!(xml, "{:#x} to {end:#x} {kind}", region.start.0);
     }
-    xml.push_str(
-        "-->\n<memory type=\"ram\" start=\"0x0\" length=\"0xffffffffffffffff\"/>\n</memory-map>\n",
-    );
+    xml.push_str("-->\n");
+    for start in (0..4u64).map(|quarter| quarter << 62) {
+        let _ = writeln!(
+            xml,
+            "<memory type=\"ram\" start=\"{start:#x}\" length=\"0x4000000000000000\"/>"
+        );
+    }
+    xml.push_str("</memory-map>\n");
     xml
 }

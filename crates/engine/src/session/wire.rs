@@ -141,7 +141,7 @@ impl Wire {
     }
 
     /// Appends a reply to the output and keeps it for a resend.
-    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.output.len();
         write(&mut self.output);
         if self.deframer.ack_mode() == AckMode::Ack {
@@ -149,6 +149,11 @@ impl Wire {
             let written = self.output.get(start..).unwrap_or_default();
             self.last_reply.extend_from_slice(written);
         }
+    }
+
+    /// Appends a notification, which is never acknowledged nor resent.
+    pub(crate) fn notify(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.output);
     }
 
     /// Ends acknowledgements for this connection.
