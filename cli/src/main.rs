@@ -1,8 +1,11 @@
 //! `trapline`: boots a guest under the debug server, and talks to such a server.
 
 mod bus;
+mod client;
 mod info;
 mod run;
+mod shell;
+mod symbols;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +24,10 @@ struct Arguments {
 enum Command {
     /// Boots a guest on KVM with the debug server beside it
     Run(run::RunArguments),
+    /// Looks into a guest and controls it, by commands in words
+    Shell(shell::ShellArguments),
+    /// Writes the guest kernel's symbols, at their run-time addresses, to a file for debuggers
+    Symbols(symbols::SymbolsArguments),
     /// Shows what this machine can do for a debugger, and what is lost where it cannot
     Info(info::InfoArguments),
 }
@@ -39,6 +46,8 @@ fn runtime_folder() -> PathBuf {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::main(&arguments),
+        Command::Shell(arguments) => shell::main(&arguments),
+        Command::Symbols(arguments) => symbols::main(&arguments),
         Command::Info(arguments) => info::main(&arguments),
     };
     result.unwrap_or_else(|error| {

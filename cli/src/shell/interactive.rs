@@ -1,0 +1,140 @@
+//! The shell on a terminal.
+
+use core::cell::RefCell;
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context as _;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustyline::ExternalPrinter;
+use rustyline::error::ReadlineError;
+use signal_hook::consts::SIGINT;
+
+use super::editor;
+use super::line;
+use super::notices::Notices;
+use super::prompt::LivePrompt;
+use super::screen::{Role, Screen};
+use super::session::{Failure, Flow, Session};
+use crate::client::{Client, ClientError};
+
+/// Ends bracketed paste, which the editor has turned on (xterm control sequences, "Bracketed Paste
+/// Mode").
+const BRACKETED_PASTE_OFF: &str = "\x1b[?2004l";
+
+/// Reads lines and carries them out until the user leaves or the server is gone.
+///
+/// # Errors
+/// The terminal's, or the connection's end.
+pub(super) fn run(client: Client, notices: &Notices) -> anyhow::Result<ExitCode> {
+    let screen = Screen::terminal();
+    // While a command is carried out Ctrl-C is a signal; at the prompt it is a key.
+    signal_hook::flag::register(SIGINT, Arc::clone(&client.give_up_flag()))?;
+    let address = client.address().clone();
+    let client = Rc::new(RefCell::new(client));
+    let mut session = Session::new(Rc::clone(&client), notices.clone(), screen);
+    let state = session.begin()?;
+    screen.show(&format!(
+        "{address}: {state}\n'help' lists the commands; Ctrl-C stops the guest, Ctrl-D leaves.\n"
+    ))?;
+
+    let mut editor = editor::new(client, screen).context("the terminal cannot be used")?;
+    let history = editor::history_file();
+    if let Some(path) = &history {
+        // There is none the first time.
+        let _ = editor.load_history(path);
+    }
+    // Without a printer, as on a terminal that cannot move its cursor, events wait for the next
+    // prompt.
+    if let Ok(printer) = editor.create_external_printer() {
+        let gone = ClientError::Gone { address };
+        start_printing(printer, notices.clone(), screen, gone)?;
+    }
+    let mut last = String::new();
+    loop {
+        for event in notices.take_waiting() {
+            screen.show_event(&event)?;
+        }
+        let prompt = LivePrompt::new(notices);
+        notices.set_at_prompt(true);
+        let typed = editor.readline(&prompt);
+        notices.set_at_prompt(false);
+        let typed = match typed {
+            Ok(typed) => typed,
+            Err(ReadlineError::Interrupted) if notices.state().is_running => "interrupt".into(),
+            Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
+            Err(error) => return Err(error).context("cannot read from the terminal"),
+        };
+        let line = match typed.trim() {
+            "" => line::repetition(&last).to_owned(),
+            line => {
+                remember(&mut editor, history.as_deref(), &typed);
+                session.remember(line);
+                line.to_owned()
+            }
+        };
+        match session.execute(&line) {
+            Ok(Flow::Continue) => {}
+            Ok(Flow::Leave) => return Ok(ExitCode::SUCCESS),
+            Err(Failure::Told) => {}
+            Err(failure) if failure.is_final() => return Err(failure.into()),
+            Err(failure) => screen.show_failure(&format!("error: {failure}"))?,
+        }
+        last = if line::is_repeatable(&line) {
+            line
+        } else {
+            String::new()
+        };
+    }
+}
+
+/// Keeps a line for this session and later ones. Each is written at once, so that several shells
+/// keep theirs in one file.
+fn remember(editor: &mut editor::LineEditor, history: Option<&std::path::Path>, line: &str) {
+    if let (Ok(true), Some(path)) = (editor.add_history_entry(line), history) {
+        // A history that cannot be written must not keep the user from working.
+        let _ = editor.append_history(path);
+    }
+}
+
+/// Starts the thread that shows events above the prompt while the user types, and that ends the
+/// program when the server is gone meanwhile: the editor waits for a key and nothing else.
+fn start_printing(
+    mut printer: impl ExternalPrinter + Send + 'static,
+    notices: Notices,
+    screen: Screen,
+    gone: ClientError,
+) -> anyhow::Result<()> {
+    let original = tcgetattr(io::stdin()).context("the terminal cannot be used")?;
+    let print = move || {
+        loop {
+            let (events, state) = notices.wait_at_prompt();
+            for event in events {
+                if printer
+                    .print(screen.paint(&event, Role::Event) + "\n")
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            if state.is_gone {
+                leave(&original, &gone);
+            }
+        }
+    };
+    thread::Builder::new().name("events".into()).spawn(print)?;
+    Ok(())
+}
+
+/// Ends the program from another thread than the one that waits for a key.
+fn leave(original: &Termios, gone: &ClientError) -> ! {
+    // Nothing more can be done about a terminal that has gone too.
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, original);
+    print!("{BRACKETED_PASTE_OFF}");
+    eprintln!("\ntrapline: {gone}");
+    std::process::exit(1)
+}
