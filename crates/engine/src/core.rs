@@ -18,6 +18,9 @@ use crate::monitor;
 use crate::points::{PointKey, PointKind, PointSet, PointTable};
 use crate::run_control::{Phase, RunControl, Settled};
 
+/// How often the guest's operating system is looked for without a client asking for it.
+const OS_LOOK_INTERVAL_NS: u64 = 250_000_000;
+
 /// What the engine is told of a guest when it is created.
 #[derive(Clone, Debug)]
 pub struct GuestConfig {
@@ -44,6 +47,8 @@ pub(crate) struct Core {
     /// Whether a client's going away leaves a stopped guest stopped.
     pub(crate) stays_stopped: bool,
     pub(crate) monitor: monitor::Shared,
+    /// Not before this is the guest's operating system looked for without being asked for.
+    next_os_look: Time,
     cpus: Vec<Cpu>,
 }
 
@@ -64,6 +69,7 @@ impl Core {
             has_started: false,
             stays_stopped: false,
             monitor: monitor::Shared::new(config.layout),
+            next_os_look: Time(0),
             cpus: (0..config.vcpu_count)
                 .map(|_| Cpu::new(config.architecture))
                 .collect(),
@@ -263,8 +269,13 @@ impl Context<'_> {
             .find_map(|space| space.gpa(self.machine.memory(), address)))
     }
 
-    /// Lets the operating-system layer look for its system, with little work.
+    /// Lets the operating-system layer look for its system, with little work, unless it has just
+    /// done so: a client that steps stops thousands of times a second.
     pub(crate) fn refresh_os(&mut self, vcpu: VcpuId) {
+        if self.now < self.core.next_os_look {
+            return;
+        }
+        self.core.next_os_look = self.now.after(OS_LOOK_INTERVAL_NS);
         self.ask_os(vcpu, |os, memory, view| os.refresh(memory, view));
     }
 

@@ -147,16 +147,19 @@ pub(super) fn plan(
     let own = run.guest_points(vcpu)?;
     let plan = match lead {
         Lead::Next => StepPlan::by_trap(guest_tf, next.after(run, vcpu)?),
-        // Without an intercept of breakpoint instructions the trap flag has to do, one instruction
-        // late.
-        Lead::Behind if !run.capabilities.software_breakpoints => {
-            StepPlan::by_trap(guest_tf, After::Nothing)
-        }
         Lead::Behind => {
             let behind = next.pc.wrapping_add(next.len_bytes);
+            // Processors hold hardware breakpoints off behind MOV SS too. Where breakpoint
+            // instructions are not intercepted there is no processor but an emulator, and none
+            // that was met does.
+            if !run.capabilities.software_breakpoints {
+                slots.insert_by_force(execute_at(behind), Role::Target, &run.capabilities);
+            }
             let gpa = run.cpu.address_space(&mut vcpu)?.gpa(vcpu.memory(), behind);
+            let wants_patch = run.capabilities.software_breakpoints;
+            let patch = gpa.filter(|_| wants_patch);
             StepPlan {
-                patch: gpa.map_or(PlanPatch::None, PlanPatch::Wanted),
+                patch: patch.map_or(PlanPatch::None, PlanPatch::Wanted),
                 ..StepPlan::free()
             }
         }
