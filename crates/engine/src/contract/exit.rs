@@ -1,5 +1,7 @@
 //! Why a vCPU left the guest, and why it stopped for the debugger.
 
+use core::fmt;
+
 use trapline_arch::{Gpa, Gva};
 
 use super::AccessError;
@@ -18,6 +20,28 @@ pub enum GuestEnd {
     EntryFailed(u64),
     /// The hypervisor could not go on with the guest; the number is its own code.
     InternalError(u64),
+}
+
+impl fmt::Display for GuestEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("the guest powered off"),
+            Self::Reset => f.write_str("the guest asked for a reset"),
+            Self::TripleFault => f.write_str("the guest ended in a triple fault"),
+            Self::EntryFailed(reason) => {
+                write!(
+                    f,
+                    "the hypervisor could not enter the guest (reason {reason:#x})"
+                )
+            }
+            Self::InternalError(code) => {
+                write!(
+                    f,
+                    "the hypervisor could not go on with the guest (error {code:#x})"
+                )
+            }
+        }
+    }
 }
 
 /// A return from the guest to the hypervisor that concerns the debugger.

@@ -138,12 +138,13 @@ fn describe_resume(context: &Context<'_>) -> String {
 fn answer(deferred: Deferred, context: &mut Context<'_>) -> String {
     let stop = context.core.run.last_stop();
     let text = stops::describe(stop, context);
-    let steps = context.core.monitor.steps.take();
-    match (deferred, steps) {
-        (Deferred::Step, Some(steps)) if steps.done < steps.wanted => {
-            format!("{text} (after {} of {} steps)\n", steps.done, steps.wanted)
-        }
-        _ => format!("{text}\n"),
+    let steps = match deferred {
+        Deferred::Step => context.core.monitor.steps.take(),
+        Deferred::Interrupt => None,
+    };
+    match steps.filter(|steps| steps.done < steps.wanted) {
+        Some(steps) => format!("{text} (after {} of {} steps)\n", steps.done, steps.wanted),
+        None => format!("{text}\n"),
     }
 }
 

@@ -149,8 +149,7 @@ fn interrupt(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 fn need_guest(context: &Context<'_>) -> Result<(), Failure> {
     match context.core.run.ended() {
         Some(end) => Err(fail!(
-            "{}, so it cannot go on; when the last client detaches it is removed",
-            stops::describe_end(end)
+            "{end}, so it cannot go on; when the last client detaches it is removed"
         )),
         None => Ok(()),
     }

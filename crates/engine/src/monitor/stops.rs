@@ -6,7 +6,7 @@ use alloc::string::String;
 use trapline_arch::Gva;
 
 use super::symbols;
-use crate::contract::{GuestEnd, StopReason, VcpuId, WatchKind};
+use crate::contract::{StopReason, VcpuId, WatchKind};
 use crate::core::Context;
 use crate::points::{PointKey, PointKind};
 use crate::run_control::Stop;
@@ -61,24 +61,9 @@ pub(super) fn cause(reason: StopReason, context: &mut Context<'_>) -> String {
             };
             format!("watchpoint{number}: {address} was {access}")
         }
-        StopReason::Ended(end) => describe_end(end),
+        StopReason::Ended(end) => format!("{end}"),
         StopReason::CannotStep => "this hypervisor cannot single-step".into(),
         StopReason::Failed(error) => format!("{error}"),
-    }
-}
-
-/// Returns how the guest ended.
-pub(super) fn describe_end(end: GuestEnd) -> String {
-    match end {
-        GuestEnd::PowerOff => "the guest powered off".into(),
-        GuestEnd::Reset => "the guest asked for a reset".into(),
-        GuestEnd::TripleFault => "triple fault".into(),
-        GuestEnd::EntryFailed(code) => {
-            format!("the hypervisor could not enter the guest (reason {code:#x})")
-        }
-        GuestEnd::InternalError(code) => {
-            format!("the hypervisor could not go on with the guest (code {code:#x})")
-        }
     }
 }
 

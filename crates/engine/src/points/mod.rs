@@ -13,9 +13,7 @@ mod table;
 pub(crate) use patch::Patch;
 pub use set::PointSet;
 pub(crate) use set::SlotReport;
-pub(crate) use table::{
-    InsertError, MAX_POINTS, PointKey, PointKind, PointOwner, PointTable,
-};
+pub(crate) use table::{InsertError, MAX_POINTS, PointKey, PointKind, PointOwner, PointTable};
 
 pub(crate) use patch::{mask_patches, write_under_patches};
 

@@ -8,9 +8,26 @@ use trapline_arch::{Architecture, LayoutKind, RegisterGroups};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES};
 
 use super::{Session, reply};
-use crate::contract::VcpuId;
+use crate::contract::{StopReason, VcpuId};
 use crate::core::Context;
 use crate::cpu::CONTROL;
+
+/// Returns what a client's user should read about a stop that no debugger has a word for.
+pub(super) fn describe_failure(reason: StopReason) -> Option<String> {
+    match reason {
+        StopReason::Ended(end) => Some(alloc::format!("{end}")),
+        StopReason::CannotStep => Some("this hypervisor cannot single-step".into()),
+        StopReason::Failed(error) => Some(alloc::format!("the vCPU cannot go on: {error}")),
+        _ => None,
+    }
+}
+
+/// Writes a line for the client's user, to be shown before the stop that follows.
+fn tell(text: &str, out: &mut Vec<u8>) {
+    let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+    encoder.text("O").hex_text(text);
+    reply::finish(encoder);
+}
 
 /// Returns the processor mode and the privilege level of a stopped vCPU.
 pub(crate) fn mode_and_ring(vcpu: VcpuId, context: &mut Context<'_>) -> (String, String) {
@@ -59,8 +76,18 @@ impl Session {
             vcpu.0,
             layout.gdb_architecture(),
         );
-        let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
-        encoder.text("O").hex_text(&text);
-        reply::finish(encoder);
+        tell(&text, out);
+    }
+
+    /// Tells GDB's user of a stop that GDB can only call a signal. LLDB has a field for it in the stop
+    /// reply.
+    pub(super) fn announce_failure(&self, reason: StopReason, out: &mut Vec<u8>) {
+        if let Some(text) = describe_failure(reason).filter(|_| !self.is_lldb) {
+            let hint = match reason {
+                StopReason::Ended(_) => "; registers and memory are still there to read",
+                _ => "",
+            };
+            tell(&alloc::format!("trapline: {text}{hint}\n"), out);
+        }
     }
 }

@@ -211,6 +211,7 @@ impl Client {
         let stop = context.core.run.last_stop();
         session.selected = stop.vcpu;
         self.wire.reply(|out| {
+            session.announce_failure(stop.reason, out);
             session.announce_mode(stop.vcpu, out, context);
             let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
             session.stop_reply(stop, &mut encoder, context);

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use trapline_arch::{GenericRole, Gva, LayoutEntry};
 use trapline_rsp::Encoder;
 
+use super::describe::describe_failure;
 use super::registers::read_entry;
 use super::threads::thread_of;
 use super::{Answer, Answered, Session};
@@ -103,8 +104,8 @@ impl Session {
                     .unwrap_or(0);
                 let text = alloc::format!("{} {slot} {}", watched.0, address.0);
                 out.key_hex_text("description", &text);
-            } else if let Some(text) = describe_end(reason) {
-                out.key_hex_text("description", text);
+            } else if let Some(text) = describe_failure(reason) {
+                out.key_hex_text("description", &text);
             }
             return;
         }
@@ -195,18 +196,4 @@ impl Session {
         self.expedite(vcpu, out, context);
         Ok(Answer::Reply)
     }
-}
-
-/// Returns what LLDB shows as the stop reason of a guest at its end.
-pub(super) fn describe_end(reason: StopReason) -> Option<&'static str> {
-    let StopReason::Ended(end) = reason else {
-        return None;
-    };
-    Some(match end {
-        GuestEnd::PowerOff => "the guest powered off",
-        GuestEnd::Reset => "the guest asked for a reset",
-        GuestEnd::TripleFault => "triple fault",
-        GuestEnd::EntryFailed(_) => "the hypervisor could not enter the guest",
-        GuestEnd::InternalError(_) => "the hypervisor could not go on with the guest",
-    })
 }

@@ -176,7 +176,11 @@ pub(super) fn plan(
     for (handler, pushes_error) in run.handlers(vcpu)? {
         // The handler's own first instruction would meet its guard instead of running.
         if handler != next.pc {
-            slots.insert(execute_at(handler), Role::Exception { pushes_error }, &run.capabilities);
+            slots.insert(
+                execute_at(handler),
+                Role::Exception { pushes_error },
+                &run.capabilities,
+            );
         }
     }
     Ok(plan)

@@ -169,7 +169,7 @@ fn what_cannot_be_stepped_or_resumed_says_why() {
     expect_parts(
         &mut world,
         "continue",
-        &["error: triple fault, so it cannot go on"],
+        &["error: the guest ended in a triple fault, so it cannot go on"],
     );
     expect_parts(
         &mut world,
