@@ -7,6 +7,8 @@
 
 mod queue;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use core::time::Duration;

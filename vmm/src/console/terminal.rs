@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{OptionalActions, Termios, tcgetattr, tcsetattr},
 };
@@ -93,7 +93,7 @@ fn restore_at_the_end() -> io::Result<()> {
 pub(super) fn open_stdio() -> Result<Ends, ConsoleError> {
     let copy = |fd: io::Result<OwnedFd>| fd.map(File::from).map_err(ConsoleError::Host);
     let input = copy(io::stdin().as_fd().try_clone_to_owned())?;
-    let output = copy(io::stdout().as_fd().try_clone_to_owned())?;
+    let output = open_stdout().map_err(ConsoleError::Host)?;
     let is_terminal = io::stdin().is_terminal();
     let kept = if is_terminal {
         let guard = enter_raw_mode().map_err(ConsoleError::RawMode)?;
@@ -110,6 +110,20 @@ pub(super) fn open_stdio() -> Result<Ends, ConsoleError> {
     })
 }
 
+/// Returns standard output. A terminal or pipe is opened anew, so that writes to it need not wait,
+/// without a change for the other programs that have it open. A file keeps its position.
+fn open_stdout() -> io::Result<File> {
+    let stdout = io::stdout();
+    let kind = FileType::from_raw_mode(fstat(&stdout)?.st_mode);
+    if matches!(kind, FileType::CharacterDevice | FileType::Fifo) {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if let Ok(anew) = rustix::fs::open("/proc/self/fd/1", flags, Mode::empty()) {
+            return Ok(anew.into());
+        }
+    }
+    Ok(stdout.as_fd().try_clone_to_owned()?.into())
+}
+
 /// Makes a pseudo-terminal. Its terminal end is held open, so that the other end never reports a
 /// hang-up while nobody is connected.
 pub(super) fn open_pty() -> io::Result<Ends> {
@@ -123,6 +137,9 @@ pub(super) fn open_pty() -> io::Result<Ends> {
     let mut mode = tcgetattr(&held)?;
     mode.make_raw();
     tcsetattr(&held, OptionalActions::Now, &mode)?;
+    // It is said to have room as soon as one byte fits, and a write would wait for the rest.
+    let flags = fcntl_getfl(&main)?;
+    fcntl_setfl(&main, flags | OFlags::NONBLOCK)?;
     let main = File::from(main);
     Ok(Ends {
         input: Some(main.try_clone()?),

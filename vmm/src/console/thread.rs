@@ -1,11 +1,13 @@
 //! The thread that moves bytes between the serial port and the outside.
 
+use core::time::Duration;
 use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,8 +23,8 @@ use crate::{
 const ESCAPE: u8 = 1;
 /// Bytes moved at a time.
 const CHUNK: usize = 4096;
-/// How long the last output may take after the end, in polls of a tenth of a second.
-const LAST_POLLS: usize = 10;
+/// How long the last output may take after the end.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// The outside of a console.
 #[derive(Debug, Default)]
@@ -138,73 +140,79 @@ struct Ready {
 }
 
 impl Mover {
+    /// Moves bytes until the end is asked for, and then what is left, as long as it moves.
     fn run(mut self) {
-        let mut polls_left = usize::MAX;
-        while polls_left > 0 {
-            let Ok(ready) = self.wait(polls_left < usize::MAX) else {
-                break;
-            };
-            if ready.stop && polls_left == usize::MAX {
-                polls_left = LAST_POLLS;
-            }
-            polls_left = polls_left.saturating_sub(usize::from(polls_left < usize::MAX));
-            if ready.input {
-                self.read_input();
-            }
-            self.input_taken.clear();
-            self.feed_guest();
-            self.refill();
-            if ready.room {
-                self.write_output();
-            }
-            let done = self.to_user.is_empty() && self.refill() == 0;
-            if ready.stop && done {
+        while !self.turn(None).unwrap_or(true) {}
+        let patience = Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let deadline = Instant::now() + LAST_OUTPUT;
+        while self.refill() > 0 && Instant::now() < deadline {
+            if self.turn(Some(&patience)).is_err() {
                 break;
             }
         }
         self.output.close();
     }
 
-    /// Waits until something can be moved.
-    fn wait(&self, ending: bool) -> io::Result<Ready> {
-        let stop = self.stop.as_fd();
-        let filled = self.output.filled().as_fd();
-        let taken = self.input_taken.as_fd();
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(stop, PollFlags::IN),
-            PollFd::from_borrowed_fd(taken, PollFlags::IN),
-        ];
-        let wants_input = self.to_guest.is_empty();
-        let input = self.ends.input.as_ref().filter(|_| wants_input);
-        let output = self
+    /// Waits until something can be moved, moves it, and says whether the end was asked for.
+    fn turn(&mut self, patience: Option<&Timespec>) -> io::Result<bool> {
+        let ready = self.wait(patience)?;
+        if ready.input {
+            self.read_input();
+        }
+        self.input_taken.clear();
+        self.feed_guest();
+        if ready.room {
+            self.write_output();
+        }
+        self.refill();
+        Ok(ready.stop)
+    }
+
+    /// Waits until something can be moved or the end is asked for; after the end, only for room and
+    /// no longer than `patience`.
+    fn wait(&self, patience: Option<&Timespec>) -> io::Result<Ready> {
+        let mut fds = Vec::new();
+        let mut watch = |descriptor, flags| {
+            fds.push(PollFd::from_borrowed_fd(descriptor, flags));
+            fds.len() - 1
+        };
+        let (mut stop, mut input) = (None, None);
+        if patience.is_none() {
+            stop = Some(watch(self.stop.as_fd(), PollFlags::IN));
+            watch(self.input_taken.as_fd(), PollFlags::IN);
+            if let Some(file) = self
+                .ends
+                .input
+                .as_ref()
+                .filter(|_| self.to_guest.is_empty())
+            {
+                input = Some(watch(file.as_fd(), PollFlags::IN));
+            }
+        }
+        let waiting = self
             .ends
             .output
             .as_ref()
             .filter(|_| !self.to_user.is_empty());
-        if output.is_none() {
-            fds.push(PollFd::from_borrowed_fd(filled, PollFlags::IN));
+        let room = waiting.map(|file| watch(file.as_fd(), PollFlags::OUT));
+        if room.is_none() {
+            watch(self.output.filled().as_fd(), PollFlags::IN);
         }
-        let input = input.map(|file| {
-            fds.push(PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN));
-            fds.len() - 1
-        });
-        let output = output.map(|file| {
-            fds.push(PollFd::from_borrowed_fd(file.as_fd(), PollFlags::OUT));
-            fds.len() - 1
-        });
-        let tenth = Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000_000,
-        };
-        match poll(&mut fds, ending.then_some(&tenth)) {
+        match poll(&mut fds, patience) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let happened = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        let happened = |index: Option<usize>| {
+            let fd = index.and_then(|index| fds.get(index));
+            fd.is_some_and(|fd| !fd.revents().is_empty())
+        };
         Ok(Ready {
-            input: input.is_some_and(happened),
-            room: output.is_some_and(happened),
-            stop: happened(0),
+            input: happened(input),
+            room: happened(room),
+            stop: happened(stop),
         })
     }
 
@@ -257,13 +265,8 @@ impl Mover {
         let Some(file) = &mut self.ends.output else {
             return;
         };
-        // A terminal that is ready takes at least a little without blocking, but not any amount.
-        let some = self
-            .to_user
-            .len()
-            .min(if self.ends.escapes { 256 } else { CHUNK });
-        match file.write(self.to_user.get(..some).unwrap_or_default()) {
-            Ok(count) => drop(self.to_user.drain(..count.min(some))),
+        match file.write(&self.to_user) {
+            Ok(count) => drop(self.to_user.drain(..count.min(self.to_user.len()))),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.ends.output = None,
