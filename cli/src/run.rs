@@ -18,6 +18,7 @@ use trapline_kvm::{
 };
 
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use trapline_linux::LinuxGuest;
 use trapline_server::{Exposure, Hub, ListenAddress, Server};
 use trapline_vmm::{Console, EndedBy, Image, ImageKind, KernelFormat, Vm, VmConfig};
 
@@ -168,7 +169,10 @@ fn make_hub(arguments: &RunArguments, vm: &Vm, pool: &Arc<VcpuPool>) -> anyhow::
         layout,
         capabilities: *trapline_engine::Machine::capabilities(&machine),
     };
-    let engine = Engine::new(config, None);
+    let engine = Engine::new(
+        config,
+        Some(Box::new(LinuxGuest::new(Architecture::X86_64))),
+    );
     let pool = Arc::clone(pool);
     let execute = move |command: Command| match command {
         Command::Run(vcpu, request) => pool.run_here(vcpu, request),
