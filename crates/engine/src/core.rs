@@ -16,7 +16,8 @@ use crate::contract::{
 use crate::cpu::{Cpu, Stopped};
 use crate::monitor;
 use crate::points::{PointKey, PointKind, PointSet, PointTable};
-use crate::run_control::{Phase, RunControl, Settled};
+use crate::run_control::{Phase, RunControl, Settled, Stop};
+use crate::session::SessionId;
 
 /// How often the guest's operating system is looked for without a client asking for it.
 const OS_LOOK_INTERVAL_NS: u64 = 250_000_000;
@@ -49,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) monitor: monitor::Shared,
     /// Not before this is the guest's operating system looked for without being asked for.
     next_os_look: Time,
+    /// Whose resume is in force.
+    pub(crate) resumer: Option<SessionId>,
     cpus: Vec<Cpu>,
 }
 
@@ -70,6 +73,7 @@ impl Core {
             stays_stopped: false,
             monitor: monitor::Shared::new(config.layout),
             next_os_look: Time(0),
+            resumer: None,
             cpus: (0..config.vcpu_count)
                 .map(|_| Cpu::new(config.architecture))
                 .collect(),
@@ -311,34 +315,27 @@ impl Context<'_> {
         let settled = run.settle(|vcpu, reason| self.still_counts(vcpu, reason));
         self.core.run = run;
         if settled == Settled::Report {
-            let vcpu = self.core.run.last_stop().vcpu;
-            let pc = self.pc(vcpu).ok();
-            self.core.run.set_told_pc(vcpu, pc);
+            let Stop { vcpu, reason } = self.core.run.last_stop();
+            // A vCPU that stopped for something else has not met the breakpoint at its pc yet.
+            if reason.is_breakpoint() {
+                let pc = self.pc(vcpu).ok();
+                self.core.run.set_told_pc(vcpu, pc);
+            }
         }
         settled
     }
 
     /// Returns whether what a vCPU stopped for is still there (rule R2).
     fn still_counts(&mut self, vcpu: VcpuId, reason: StopReason) -> bool {
-        let has = |core: &Core, kind, address: Gva, gpa: Option<Gpa>| {
-            core.points.iter().any(|(key, ..)| {
-                key.kind == kind && key.address == address && core.points.gpa_of(key) == gpa
-            })
+        let breakpoint = match reason {
+            StopReason::SoftwareBreakpoint { address, .. }
+            | StopReason::HardwareBreakpoint { address } => Some(address),
+            _ => None,
         };
-        match reason {
-            StopReason::SoftwareBreakpoint { address, gpa } => {
-                self.pc(vcpu) == Ok(address)
-                    && has(self.core, PointKind::SoftwareBreakpoint, address, gpa)
-            }
-            StopReason::HardwareBreakpoint { address } => {
-                self.pc(vcpu) == Ok(address)
-                    && has(self.core, PointKind::HardwareBreakpoint, address, None)
-            }
-            StopReason::Watchpoint { kind, watched, .. } => {
-                has(self.core, PointKind::Watchpoint(kind), watched, None)
-            }
-            _ => true,
+        if breakpoint.is_some_and(|address| self.pc(vcpu) != Ok(address)) {
+            return false;
         }
+        !reason.is_of_a_point() || self.core.points.owners_of(reason).next().is_some()
     }
 
     /// Lets all vCPUs go on that have something to do.
@@ -348,12 +345,10 @@ impl Context<'_> {
             if self.core.run.action(vcpu).is_none() {
                 continue;
             }
-            let told = self.core.run.told_pc(vcpu);
-            let passes = told.is_some() && self.pc(vcpu).ok() == told;
-            if !passes {
-                self.core.run.set_told_pc(vcpu, None);
-            }
-            self.core.run.run(vcpu, passes, Arc::clone(&points));
+            let was_told = self.core.run.told_pc(vcpu).is_some();
+            let pc = was_told.then(|| self.pc(vcpu).ok()).flatten();
+            let pass_first = self.core.run.pass_first(vcpu, pc);
+            self.core.run.run(vcpu, pass_first, Arc::clone(&points));
             self.core.has_started = true;
         }
         self.core.forget_registers();

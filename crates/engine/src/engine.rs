@@ -99,6 +99,13 @@ impl Engine {
         self.core.points.release(id);
         self.core.monitor.close_session(id);
         let holds = client.session.holds_stop;
+        if self.core.resumer == Some(id) && !self.core.stays_stopped {
+            // It may have been a step, or of some vCPUs only, and nobody waits for its end.
+            self.core.resumer = None;
+            let mut others = self.clients.values();
+            let is_awaited = others.any(|client| client.session.awaits_stop);
+            self.core.run.set_free(!is_awaited);
+        }
         let mut context = self.context(machine, now);
         context.publish_points();
         if !context.is_stopped() {
@@ -222,6 +229,7 @@ impl Engine {
     /// Carries completed stops and pauses through until vCPUs run or clients have been told.
     fn settle(&mut self, machine: &mut dyn Machine, now: Time) {
         while self.is_collected() {
+            self.core.points.publish_changes(machine.memory());
             let mut context = self.context(machine, now);
             let settled = context.settle();
             context.refresh_os(VcpuId(0));
@@ -229,8 +237,9 @@ impl Engine {
                 self.report(machine, now);
             }
             self.serve_waiting(machine, now);
-            // A request may have resumed the guest, or ended the pause in a stop.
-            if self.core.run.phase() == Phase::Pausing {
+            // A request may have ended the pause in a stop, or resumed the guest: then a hit that is
+            // pending comes first.
+            if self.core.run.phase() == Phase::Pausing && !self.core.run.is_resumed_anew() {
                 self.context(machine, now).take_up();
                 if self.core.run.phase() == Phase::Pausing {
                     self.core.run.rest();
@@ -246,19 +255,38 @@ impl Engine {
 
     /// Tells every client that waits for it of the stop.
     fn report(&mut self, machine: &mut dyn Machine, now: Time) {
-        let has_clients = !self.clients.is_empty();
-        if let (false, Some(end)) = (has_clients, self.core.run.ended()) {
-            self.core.run.push_command(Command::End(end));
-            return;
-        }
         monitor::notify::note_stop(&mut self.context(machine, now));
+        let mut is_told = false;
         let ids: Vec<SessionId> = self.clients.keys().copied().collect();
         for id in ids {
             let Some(mut client) = self.clients.remove(&id) else {
                 continue;
             };
-            client.report_stop(&mut self.context(machine, now));
+            is_told |= client.report_stop(&mut self.context(machine, now));
             self.clients.insert(id, client);
+        }
+        if !is_told {
+            self.keep_or_run_on(machine, now);
+        }
+    }
+
+    /// Decides about a stop that no client waits for. What happened in the guest is kept for the
+    /// clients that are there: whoever resumes first is told. A pause or the end of a step was only
+    /// for a client that is gone.
+    fn keep_or_run_on(&mut self, machine: &mut dyn Machine, now: Time) {
+        let reason = self.core.run.last_stop().reason;
+        let is_event = reason.is_of_a_point()
+            || matches!(reason, StopReason::Ended(_) | StopReason::Failed(_));
+        let mut is_kept = false;
+        for client in self.clients.values_mut() {
+            let sees_it = is_event && client.session.access == Access::Full;
+            client.session.holds_stop |= sees_it;
+            is_kept |= sees_it;
+        }
+        if is_kept {
+            self.core.run.withhold();
+        } else if !self.core.stays_stopped {
+            self.run_on(machine, now);
         }
     }
 

@@ -22,7 +22,9 @@ use alloc::vec::Vec;
 
 use trapline_arch::Gva;
 
-use crate::contract::{Command, GuestEnd, ResumeAction, ResumeRequest, StopReason, VcpuId};
+use crate::contract::{
+    Command, GuestEnd, PassFirst, ResumeAction, ResumeRequest, StopReason, VcpuId,
+};
 use crate::points::PointSet;
 
 /// What the machine as a whole does.
@@ -59,9 +61,10 @@ struct VcpuControl {
     action: Option<ResumeAction>,
     /// Why it stopped, as long as no client was told (rule R2).
     pending: Option<StopReason>,
-    /// Where it stood when clients were last told of a stop: resumed from there it does not stop
-    /// at the same breakpoint again.
+    /// Where it stood when clients were told that it hit a breakpoint there.
     told_pc: Option<Gva>,
+    /// It has not been run since.
+    is_told_anew: bool,
 }
 
 /// The state of all vCPUs.
@@ -73,7 +76,12 @@ pub(crate) struct RunControl {
     arrivals: VecDeque<VcpuId>,
     interrupt: bool,
     last_stop: Stop,
+    /// The last stop has been told to nobody: it is reported when somebody resumes.
+    is_withheld: bool,
+    /// A resume came after the machine was last settled.
+    is_resumed_anew: bool,
     ended: Option<GuestEnd>,
+    is_end_told: bool,
     commands: VecDeque<Command>,
 }
 
@@ -106,7 +114,10 @@ impl RunControl {
                 vcpu: VcpuId(0),
                 reason: StopReason::Paused,
             },
+            is_withheld: false,
+            is_resumed_anew: false,
             ended: None,
+            is_end_told: false,
             commands: VecDeque::new(),
         }
     }
@@ -143,13 +154,35 @@ impl RunControl {
         self.vcpu(vcpu)?.pending
     }
 
+    /// Returns whether clients have been told that the guest is at its end.
+    pub(crate) fn is_end_told(&self) -> bool {
+        self.is_end_told
+    }
+
     pub(crate) fn told_pc(&self, vcpu: VcpuId) -> Option<Gva> {
         self.vcpu(vcpu)?.told_pc
     }
 
+    /// Notes where a vCPU stands whose stop is being reported.
     pub(crate) fn set_told_pc(&mut self, vcpu: VcpuId, pc: Option<Gva>) {
         if let Some(control) = self.vcpu_mut(vcpu) {
             control.told_pc = pc;
+            control.is_told_anew = true;
+        }
+    }
+
+    /// Returns whether a vCPU that stands at `pc` is to execute the instruction there without
+    /// looking for breakpoints, because clients were told of its hit there.
+    pub(crate) fn pass_first(&self, vcpu: VcpuId, pc: Option<Gva>) -> PassFirst {
+        match self.vcpu(vcpu) {
+            Some(control) if pc.is_some() && control.told_pc == pc => {
+                if control.is_told_anew {
+                    PassFirst::Yes
+                } else {
+                    PassFirst::Still
+                }
+            }
+            _ => PassFirst::No,
         }
     }
 
@@ -160,12 +193,46 @@ impl RunControl {
 
     /// Sets what each vCPU is to do by a client's resume; `None` leaves it where it is. Call it with
     /// all vCPUs out.
+    ///
+    /// The end of a step that an earlier resume asked for is not reported any more: the client has
+    /// seen the vCPU since, and would take it for an end of this resume.
     pub(crate) fn set_actions(&mut self, action: impl Fn(VcpuId) -> Option<ResumeAction>) {
         for (id, control) in (0..).map(VcpuId).zip(&mut self.vcpus) {
             control.action = action(id);
             control.is_resumed = control.action.is_some();
+            if control.pending.is_some_and(is_end_of_action) {
+                control.pending = None;
+            }
         }
+        let vcpus = &self.vcpus;
+        self.arrivals.retain(|vcpu| {
+            let control = vcpus.get(vcpu.index());
+            control.is_some_and(|control| control.pending.is_some())
+        });
+        self.is_resumed_anew = true;
         self.phase = Phase::Pausing;
+    }
+
+    /// Lets every vCPU run freely: the client is gone that had said how they are to run. An
+    /// interrupt that it had asked for is forgotten if `forget_interrupt` says that nobody else
+    /// waits for a stop.
+    pub(crate) fn set_free(&mut self, forget_interrupt: bool) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        let phase = self.phase;
+        self.set_actions(|_| Some(ResumeAction::Continue));
+        self.interrupt &= !forget_interrupt;
+        self.begin(match phase {
+            Phase::Stopping => Phase::Stopping,
+            Phase::Stopped | Phase::Running | Phase::Pausing => Phase::Pausing,
+        });
+    }
+
+    /// Returns whether a resume came after the machine was last settled, so that it must be again
+    /// before any vCPU runs: a hit may be pending.
+    pub(crate) fn is_resumed_anew(&self) -> bool {
+        self.is_resumed_anew
     }
 
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
@@ -177,7 +244,7 @@ impl RunControl {
     }
 
     /// Lets a vCPU go on with its action, if it has one.
-    pub(crate) fn run(&mut self, vcpu: VcpuId, pass_first: bool, points: Arc<PointSet>) {
+    pub(crate) fn run(&mut self, vcpu: VcpuId, pass_first: PassFirst, points: Arc<PointSet>) {
         let Some(control) = self.vcpus.get_mut(vcpu.index()) else {
             return;
         };
@@ -186,6 +253,10 @@ impl RunControl {
         };
         control.is_out = true;
         control.is_stop_asked = false;
+        control.is_told_anew = false;
+        if pass_first == PassFirst::No {
+            control.told_pc = None;
+        }
         self.phase = Phase::Running;
         let request = ResumeRequest {
             action,
@@ -195,11 +266,8 @@ impl RunControl {
         self.commands.push_back(Command::Run(vcpu, request));
     }
 
-    /// A client wants the machine stopped (rule R3).
+    /// A client that waits for a stop wants the machine stopped (rule R3).
     pub(crate) fn interrupt(&mut self) -> Progress {
-        if self.phase == Phase::Stopped {
-            return Progress::None;
-        }
         self.interrupt = true;
         self.begin(Phase::Stopping)
     }
@@ -266,10 +334,12 @@ impl RunControl {
         &mut self,
         mut still_counts: impl FnMut(VcpuId, StopReason) -> bool,
     ) -> Settled {
+        self.is_resumed_anew = false;
         let mut kept = VecDeque::new();
-        let mut stop = None;
+        let withheld = core::mem::take(&mut self.is_withheld).then_some(self.last_stop);
+        let mut stop = withheld.filter(|stop| still_counts(stop.vcpu, stop.reason));
         while let Some(vcpu) = self.arrivals.pop_front() {
-            let is_eligible = self.vcpu(vcpu).is_some_and(|control| control.is_resumed);
+            let is_eligible = self.vcpu(vcpu).is_some_and(VcpuControl::may_be_reported);
             if stop.is_some() || !is_eligible {
                 kept.push_back(vcpu);
                 continue;
@@ -292,7 +362,23 @@ impl RunControl {
                     reason: StopReason::Paused,
                 })
             }
-            None => Settled::Answer,
+            None => {
+                self.phase = Phase::Pausing;
+                Settled::Answer
+            }
+        }
+    }
+
+    /// Keeps the stop that has just been settled for the next resume: no client waits for one now.
+    pub(crate) fn withhold(&mut self) {
+        self.is_withheld = true;
+        self.is_end_told = false;
+    }
+
+    /// Notes that a client asks for the last stop.
+    pub(crate) fn tell_withheld(&mut self) {
+        if core::mem::take(&mut self.is_withheld) {
+            self.is_end_told |= matches!(self.last_stop.reason, StopReason::Ended(_));
         }
     }
 
@@ -309,6 +395,7 @@ impl RunControl {
         self.interrupt = false;
         self.phase = Phase::Stopped;
         self.last_stop = stop;
+        self.is_end_told |= matches!(stop.reason, StopReason::Ended(_));
         for control in &mut self.vcpus {
             control.action = None;
         }
@@ -322,4 +409,17 @@ impl RunControl {
     fn vcpu_mut(&mut self, vcpu: VcpuId) -> Option<&mut VcpuControl> {
         self.vcpus.get_mut(vcpu.index())
     }
+}
+
+impl VcpuControl {
+    /// A hit of a vCPU that the client has not set going stays pending. The guest's end is
+    /// everybody's.
+    fn may_be_reported(&self) -> bool {
+        self.is_resumed || matches!(self.pending, Some(StopReason::Ended(_)))
+    }
+}
+
+/// Whether a reason is no event of the guest but what a client's own resume came to.
+fn is_end_of_action(reason: StopReason) -> bool {
+    matches!(reason, StopReason::Step | StopReason::CannotStep)
 }

@@ -119,3 +119,20 @@ pub enum StopReason {
     /// The vCPU's registers could not be read or written where that was needed to go on.
     Failed(AccessError),
 }
+
+impl StopReason {
+    /// Returns whether the vCPU hit a breakpoint or watchpoint of a client's.
+    #[must_use]
+    pub const fn is_of_a_point(&self) -> bool {
+        self.is_breakpoint() || matches!(self, Self::Watchpoint { .. })
+    }
+
+    /// Returns whether the vCPU hit a breakpoint of a client's.
+    #[must_use]
+    pub const fn is_breakpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::SoftwareBreakpoint { .. } | Self::HardwareBreakpoint { .. }
+        )
+    }
+}

@@ -29,8 +29,8 @@ pub use exit::{GuestEnd, StopReason, VmExit, WatchKind};
 pub use guest_os::{GuestOs, SymbolAt, VirtualView};
 pub use machine::{AccessError, GuestMemory, Machine, MemoryKind, MemoryRegion, PowerState, Vcpu};
 pub use run::{
-    Command, Entry, HardwarePoint, HardwarePoints, MAX_HARDWARE_SLOTS, PointAccess, ResumeAction,
-    ResumeRequest,
+    Command, Entry, HardwarePoint, HardwarePoints, MAX_HARDWARE_SLOTS, PassFirst, PointAccess,
+    ResumeAction, ResumeRequest,
 };
 
 use core::fmt;

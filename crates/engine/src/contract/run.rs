@@ -122,14 +122,26 @@ pub enum ResumeAction {
     },
 }
 
+/// Whether a resume executes its first instruction without looking for breakpoints on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PassFirst {
+    /// A breakpoint there is a hit.
+    #[default]
+    No,
+    /// Clients were told of a breakpoint's hit at this very pc.
+    Yes,
+    /// As the vCPU's last resume was told, if that was interrupted before the instruction was
+    /// executed; a vCPU that has come back to the same pc since has met its breakpoint anew.
+    Still,
+}
+
 /// One resume of one vCPU.
 #[derive(Clone, Debug)]
 pub struct ResumeRequest {
     /// How far to run.
     pub action: ResumeAction,
-    /// Execute the first instruction without looking for breakpoints on it: the client was told of
-    /// a stop at this very pc.
-    pub pass_first: bool,
+    /// Whether to execute the first instruction without looking for breakpoints on it.
+    pub pass_first: PassFirst,
     /// The breakpoints and watchpoints in force, the same for every vCPU (rule B3).
     pub points: Arc<PointSet>,
 }

@@ -73,8 +73,9 @@ pub(crate) fn note_stop(context: &mut Context<'_>) {
     }
 }
 
-/// Tells a client of a stop, if a command of its waits for it or it asked for events.
-pub(crate) fn tell_stop(client: &mut Client, context: &mut Context<'_>) {
+/// Tells a client of a stop, if a command of its waits for it or it asked for events. Returns whether
+/// the client now holds the guest stopped.
+pub(crate) fn tell_stop(client: &mut Client, context: &mut Context<'_>) -> bool {
     let stop = context.core.run.last_stop();
     let session = &mut client.session;
     session.monitor.vcpu = Some(stop.vcpu);
@@ -83,9 +84,8 @@ pub(crate) fn tell_stop(client: &mut Client, context: &mut Context<'_>) {
         | core::mem::take(&mut session.monitor.resumed)
         | session.monitor.wants_events
         | has_planted(session, stop.reason, context);
-    if is_concerned && session.access == Access::Full {
-        session.holds_stop = true;
-    }
+    let holds = is_concerned && session.access == Access::Full;
+    session.holds_stop |= holds;
     if let Some(deferred) = deferred {
         let text = answer(deferred, context);
         client.wire.reply(|out| {
@@ -98,6 +98,7 @@ pub(crate) fn tell_stop(client: &mut Client, context: &mut Context<'_>) {
         let text = stops::describe(stop, context);
         notify(client, &text);
     }
+    holds
 }
 
 /// Tells a client that the guest was resumed, if it asked for events.

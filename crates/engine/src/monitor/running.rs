@@ -160,5 +160,6 @@ fn go(call: &mut Call<'_, '_>, action: impl Fn(VcpuId) -> Option<ResumeAction>) 
     call.session.holds_stop = false;
     call.session.released_stop = true;
     call.session.monitor.resumed = true;
+    call.context.core.resumer = Some(call.session.id);
     call.context.resume(action);
 }

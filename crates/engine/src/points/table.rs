@@ -12,7 +12,8 @@ use super::set::{HardwareUse, PointSet, SlotReport, SoftwarePoint};
 use super::{Patch, mask_patches, write_under_patches};
 use crate::condition::{Condition, Term};
 use crate::contract::{
-    Capabilities, GuestMemory, HardwarePoint, MAX_HARDWARE_SLOTS, PointAccess, WatchKind,
+    Capabilities, GuestMemory, HardwarePoint, MAX_HARDWARE_SLOTS, PointAccess, StopReason,
+    WatchKind,
 };
 use crate::session::SessionId;
 
@@ -267,6 +268,31 @@ impl PointTable {
         self.points.values().filter(is_its).count()
     }
 
+    /// Returns who asked for the breakpoint or watchpoint that a vCPU stopped for; nobody if it is
+    /// there no more (rule R2).
+    pub(crate) fn owners_of(&self, reason: StopReason) -> impl Iterator<Item = SessionId> + '_ {
+        let (kind, address, gpa) = match reason {
+            StopReason::SoftwareBreakpoint { address, gpa } => {
+                (Some(PointKind::SoftwareBreakpoint), address, gpa)
+            }
+            StopReason::HardwareBreakpoint { address } => {
+                (Some(PointKind::HardwareBreakpoint), address, None)
+            }
+            StopReason::Watchpoint { kind, watched, .. } => {
+                (Some(PointKind::Watchpoint(kind)), watched, None)
+            }
+            _ => (None, Gva(0), None),
+        };
+        let named = kind.map(|kind| {
+            let key = |len| PointKey { kind, address, len };
+            self.points.range(key(0)..=key(u64::MAX))
+        });
+        let there = named.into_iter().flatten();
+        there
+            .filter(move |(_, point)| point.gpa() == gpa)
+            .flat_map(|(_, point)| point.claims.iter().map(|claim| claim.owner.session()))
+    }
+
     /// Returns the points with who asked for them, in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PointKey, Vec<SessionId>, bool)> + '_ {
         self.points.iter().map(|(key, point)| {
@@ -312,6 +338,13 @@ impl PointTable {
             self.published = Arc::new(self.build(memory));
         }
         Arc::clone(&self.published)
+    }
+
+    /// Brings the points into force if that has waited, as [`publish`](Self::publish) does.
+    pub(crate) fn publish_changes(&mut self, memory: &dyn GuestMemory) {
+        if self.is_stale {
+            self.publish(memory);
+        }
     }
 
     /// Returns the points in force.

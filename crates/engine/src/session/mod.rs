@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 
 use trapline_arch::x86_64::mode::CpuMode;
 use trapline_arch::{Layout, LayoutKind, RegisterFile};
-use trapline_rsp::request::{AfterDetach, ThreadUse, Toggle};
+use trapline_rsp::request::{AfterDetach, FileRequest, ThreadUse, Toggle};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES, ParseError, Request};
 
 use crate::contract::{Command, GuestEnd, VcpuId};
@@ -200,11 +200,12 @@ impl Client {
         }
     }
 
-    /// Sends the stop reply if the client waits for one.
-    pub(crate) fn report_stop(&mut self, context: &mut Context<'_>) {
-        monitor::notify::tell_stop(self, context);
+    /// Tells the client of a stop if it waits for one or a command of its does, and returns whether
+    /// it did.
+    pub(crate) fn report_stop(&mut self, context: &mut Context<'_>) -> bool {
+        let is_told = monitor::notify::tell_stop(self, context);
         if !core::mem::take(&mut self.session.awaits_stop) {
-            return;
+            return is_told;
         }
         self.session.holds_stop = true;
         let session = &mut self.session;
@@ -217,6 +218,7 @@ impl Client {
             session.stop_reply(stop, &mut encoder, context);
             reply::finish(encoder);
         });
+        true
     }
 }
 
@@ -282,7 +284,9 @@ impl Session {
             | Request::WriteMemoryBinary { .. }
             | Request::Crc { .. }
             | Request::SearchMemory(_) => !self.uses_physical_addresses,
-            Request::Transfer(_) => true,
+            Request::Transfer(_) | Request::File(FileRequest::Open { .. }) => true,
+            // For others it is a request to stop the guest.
+            Request::StopReason => self.access == Access::ReadOnly,
             _ => false,
         }
     }
@@ -385,6 +389,9 @@ impl Session {
     fn stop_reason(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
         if context.core.run.phase() == Phase::Stopped || self.access == Access::ReadOnly {
             self.holds_stop = self.access == Access::Full;
+            if self.holds_stop {
+                context.core.run.tell_withheld();
+            }
             let stop = context.core.run.last_stop();
             self.selected = stop.vcpu;
             self.stop_reply(stop, out, context);
@@ -416,6 +423,7 @@ impl Session {
         } else if self.access == Access::Full {
             // An explicit detach lets even a guest go that was held before its first instruction.
             context.core.has_started = true;
+            self.holds_stop |= context.core.run.phase() == Phase::Stopped;
         }
         reply::ok(out)
     }

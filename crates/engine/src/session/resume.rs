@@ -6,6 +6,7 @@ use trapline_arch::Gva;
 use trapline_rsp::request::{Action, ActionKind, Actions};
 
 use super::registers::set_pc;
+use super::reply::EINVAL;
 use super::{Answer, Answered, Refusal, Session, threads};
 use crate::contract::{Command, ResumeAction, StepMethod, VcpuId};
 use crate::core::Context;
@@ -74,13 +75,25 @@ impl Session {
                 "this hypervisor cannot single-step; see 'monitor info'",
             ));
         }
+        if context
+            .core
+            .run
+            .vcpu_ids()
+            .all(|vcpu| action(vcpu).is_none())
+        {
+            // There would be nothing to report a stop of.
+            return Err(Refusal::text(EINVAL, "that resumes no vCPU"));
+        }
         self.holds_stop = false;
         self.released_stop = true;
-        if let Some(end) = context.core.run.ended() {
+        if let Some(end) = context.core.run.ended()
+            && context.core.run.is_end_told()
+        {
             context.core.run.push_command(Command::End(end));
             return Ok(Answer::Exited(end));
         }
         self.awaits_stop = true;
+        context.core.resumer = Some(self.id);
         context.resume(action);
         Ok(Answer::None)
     }

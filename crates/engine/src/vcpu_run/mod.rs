@@ -27,8 +27,8 @@ use alloc::sync::Arc;
 use trapline_arch::{Architecture, Gva};
 
 use crate::contract::{
-    AccessError, Capabilities, Entry, ResumeAction, ResumeRequest, StepMethod, StopReason, Vcpu,
-    VmExit,
+    AccessError, Capabilities, Entry, PassFirst, ResumeAction, ResumeRequest, StepMethod,
+    StopReason, Vcpu, VmExit,
 };
 use crate::cpu::Cpu;
 use crate::points::{Patch, PointSet};
@@ -71,6 +71,8 @@ pub struct VcpuRun {
     points: Arc<PointSet>,
     state: State,
     others_are_held: bool,
+    /// The instruction that this resume, or the one it takes up, was to pass is not executed yet.
+    owes_pass: bool,
     guards: x86_64::GuardCache,
     /// The vector of an exception that waits for the next entry.
     injected: Option<u8>,
@@ -121,6 +123,7 @@ impl VcpuRun {
             points: Arc::default(),
             state: State::Stopped(StopReason::Paused),
             others_are_held: false,
+            owes_pass: false,
             guards: x86_64::GuardCache::default(),
             injected: None,
         }
@@ -133,8 +136,13 @@ impl VcpuRun {
         self.cpu.invalidate();
         self.guards = x86_64::GuardCache::default();
         self.others_are_held = false;
+        self.owes_pass = match request.pass_first {
+            PassFirst::No => false,
+            PassFirst::Yes => true,
+            PassFirst::Still => self.owes_pass,
+        };
         self.state = State::Ready {
-            pass: request.pass_first,
+            pass: self.owes_pass,
         };
     }
 
@@ -188,8 +196,14 @@ impl VcpuRun {
                     return self.step(vcpu, Purpose::Pass);
                 }
                 let pc = self.pc(vcpu)?;
-                let pass_first = self.points.execute_slots_at(pc).next().is_some();
-                self.run_freely(vcpu, pass_first)
+                if self.points.execute_slots_at(pc).next().is_none() {
+                    return self.run_freely(vcpu, false);
+                }
+                if self.capabilities.step == StepMethod::None {
+                    return self.run_freely(vcpu, true);
+                }
+                // A run could do it too, but a pause would leave unknown whether it has.
+                self.step(vcpu, Purpose::Pass)
             }
             ResumeAction::Continue => self.run_freely(vcpu, false),
         }
@@ -197,6 +211,7 @@ impl VcpuRun {
 
     fn run_freely(&mut self, vcpu: &mut dyn Vcpu, pass_first: bool) -> Result<Next, AccessError> {
         self.others_are_held = false;
+        self.owes_pass &= pass_first;
         let mut slots = SlotPlan::new(self.points.hardware_points());
         if !slots.is_empty() {
             slots.add_guest_points(
@@ -255,6 +270,7 @@ impl VcpuRun {
         slots: SlotPlan,
         exit: VmExit,
     ) -> Result<State, AccessError> {
+        self.owes_pass &= exit == VmExit::Interrupted;
         match exit {
             VmExit::Interrupted => Ok(State::Stopped(StopReason::Paused)),
             VmExit::Ended(end) => Ok(State::Stopped(StopReason::Ended(end))),
@@ -304,6 +320,7 @@ impl VcpuRun {
             } => (step, slots, data_address),
         };
         let outcome = step.plan.finish(self, vcpu, &slots, is_step, hit)?;
+        self.owes_pass &= outcome == Outcome::NotYet;
         self.give_guest_its_hits(vcpu, &slots, hit, false)?;
         if let hits::SlotHit::Stop(reason) = self.slot_hit(vcpu, &slots, hit, data_address)? {
             return Ok(State::Stopped(reason));

@@ -1,0 +1,555 @@
+//! One vCPU's processor: instructions, exceptions, debug registers and the trap flag, as the
+//! manuals have them.
+
+use trapline_arch::x86_64::control::{Cr0, Cr4, Efer, Rflags};
+use trapline_arch::x86_64::debug::{DebugRegisters, Dr6, SlotKind};
+use trapline_arch::x86_64::interrupts;
+use trapline_arch::x86_64::paging::PagingState;
+use trapline_arch::x86_64::registers::{
+    self, CR2, IDTR_BASE, IDTR_LIMIT, LSTAR, R11, RAX, RCX, RFLAGS, RIP, RSP, SFMASK,
+};
+use trapline_arch::x86_64::segment::{SegmentAttributes, SegmentRegister};
+use trapline_arch::{Gva, PhysicalMemory, RegisterFile};
+use trapline_engine::{Entry, GuestEnd, GuestMemory, PointAccess, StepMethod, VmExit};
+
+use super::memory::{self, Ram};
+
+/// `out` to these ends the guest.
+pub(crate) const PORT_POWER_OFF: u8 = 0xf0;
+pub(crate) const PORT_RESET: u8 = 0x64;
+pub(crate) const PORT_TRIPLE_FAULT: u8 = 0xfe;
+
+/// RFLAGS.TF.
+const TF: u64 = 1 << 8;
+/// RFLAGS.RF.
+const RF: u64 = 1 << 16;
+
+/// What the hypervisor can do, as far as the processor is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    pub(crate) step: StepMethod,
+    pub(crate) holds_interrupts: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Cpu {
+    pub(crate) file: RegisterFile,
+    pub(crate) is_halted: bool,
+    pub(crate) waits_for_start: bool,
+    /// An interrupt that waits for IF.
+    pub(crate) interrupt: Option<u8>,
+    /// An exception that the debugger injects at the next entry.
+    pub(crate) injected: Option<u8>,
+    /// Debug traps and interrupts are held off for one instruction.
+    shadow: bool,
+    in_step: Option<Borrowed>,
+    is_first: bool,
+}
+
+/// The trap flag while the hypervisor has it.
+#[derive(Clone, Copy, Debug)]
+struct Borrowed {
+    guest_tf: bool,
+    /// An exception was delivered, which cleared the flag.
+    is_spent: bool,
+}
+
+/// What an instruction did.
+enum Done {
+    /// It ran; these are its data accesses.
+    Ran(Vec<Access>),
+    /// It raised an exception.
+    Fault(u8, Option<u32>),
+    /// It left the guest.
+    Exit(VmExit),
+}
+
+#[derive(Clone, Copy)]
+struct Access {
+    address: u64,
+    len_bytes: u64,
+    is_write: bool,
+}
+
+struct Slot {
+    number: usize,
+    address: u64,
+    len_bytes: u64,
+    access: PointAccess,
+}
+
+impl Cpu {
+    pub(crate) fn new(vcpu: usize) -> Self {
+        let mut file = registers::file();
+        Cr0::new().with_pe(true).with_pg(true).write(&mut file);
+        Cr4::new().with_pae(true).write(&mut file);
+        Efer::new()
+            .with_lme(true)
+            .with_lma(true)
+            .with_sce(true)
+            .write(&mut file);
+        file.set_u64(registers::CR3, memory::KERNEL_ROOT);
+        file.set_u64(RFLAGS, 2);
+        file.set_u64(RIP, memory::own_code(vcpu));
+        file.set_u64(RSP, memory::STACKS + 0x1000 * (vcpu as u64 + 1));
+        file.set_u64(IDTR_BASE, memory::IDT);
+        file.set_u64(IDTR_LIMIT, 0xfff);
+        file.set_u64(SFMASK, TF);
+        file.set_u64(LSTAR, memory::handler(60));
+        file.set_u64(registers::CS, 8);
+        file.set_u64(registers::SS, 16);
+        let code = SegmentAttributes::new()
+            .with_type(11)
+            .with_s(true)
+            .with_p(true)
+            .with_l(true);
+        file.set_u64(registers::CS_ATTRIBUTES, code.into_bits().into());
+        let stack = SegmentAttributes::new()
+            .with_type(3)
+            .with_s(true)
+            .with_p(true);
+        file.set_u64(registers::SS_ATTRIBUTES, stack.into_bits().into());
+        DebugRegisters::default().write(&mut file);
+        Self {
+            file,
+            is_halted: false,
+            waits_for_start: false,
+            interrupt: None,
+            injected: None,
+            shadow: false,
+            in_step: None,
+            is_first: false,
+        }
+    }
+
+    /// What the future depends on, where no scenario changes the rest.
+    pub(crate) fn important(&self) -> impl std::hash::Hash + use<> {
+        let registers = [RIP, RSP, RFLAGS, RAX, registers::DR6].map(|id| self.file.u64(id));
+        let step = self.in_step.map(|step| (step.guest_tf, step.is_spent));
+        let waits = (self.is_halted, self.waits_for_start, self.shadow);
+        (
+            registers,
+            step,
+            waits,
+            self.interrupt,
+            self.injected,
+            self.is_first,
+        )
+    }
+
+    pub(crate) fn pc(&self) -> u64 {
+        self.file.u64(RIP)
+    }
+
+    /// Returns whether the vCPU would do anything if it were scheduled.
+    pub(crate) fn has_work(&self, entry: &Entry) -> bool {
+        !self.waits_for_start
+            && (!self.is_halted || entry.step || self.takes_interrupt(entry, true))
+    }
+
+    pub(crate) fn set_user(&mut self) {
+        let attributes = SegmentRegister::Ss.attributes(&self.file).with_dpl(3);
+        self.file
+            .set_u64(registers::SS_ATTRIBUTES, attributes.into_bits().into());
+    }
+
+    /// The hypervisor's part of a VM entry.
+    pub(crate) fn enter(&mut self, entry: &Entry, host: &Host) {
+        self.is_first = true;
+        if entry.step && host.step == StepMethod::TrapFlag {
+            self.in_step = Some(Borrowed {
+                guest_tf: self.flag(TF),
+                is_spent: false,
+            });
+            self.set_flag(TF, true);
+        }
+    }
+
+    /// The hypervisor's part of a VM exit.
+    pub(crate) fn leave(&mut self) {
+        if let Some(borrowed) = self.in_step.take() {
+            self.set_flag(TF, borrowed.guest_tf && !borrowed.is_spent);
+        }
+    }
+
+    /// Executes until the next instruction boundary. The second value is the pc of an instruction
+    /// that was executed.
+    pub(crate) fn run(
+        &mut self,
+        ram: &Ram,
+        entry: &Entry,
+        host: &Host,
+    ) -> (Option<VmExit>, Option<u64>) {
+        let traps_step = entry.step && host.step == StepMethod::MonitorTrap;
+        let after_event = traps_step.then_some(STEP);
+        if let Some(vector) = self.injected.take() {
+            self.is_first = false;
+            return (self.deliver(ram, vector, None).or(after_event), None);
+        }
+        if self.takes_interrupt(entry, host.holds_interrupts) {
+            let vector = self.interrupt.take().unwrap();
+            self.is_halted = false;
+            return (self.deliver(ram, vector, None).or(after_event), None);
+        }
+        if self.is_halted {
+            return (entry.step.then_some(STEP), None);
+        }
+        let pc = self.pc();
+        let slots = self.slots(entry);
+        let passes = self.shadow || self.flag(RF) || (entry.pass_first && self.is_first);
+        let executed = |slot: &&Slot| slot.access == PointAccess::Execute && slot.address == pc;
+        let met = bits(slots.iter().filter(executed));
+        if met != 0 && !passes {
+            return (Some(debug(false, met)), None);
+        }
+        self.is_first = false;
+        let had_tf = self.flag(TF);
+        self.shadow = false;
+        match self.execute(ram) {
+            Done::Exit(VmExit::BreakpointInstruction) => {
+                (Some(VmExit::BreakpointInstruction), None)
+            }
+            Done::Exit(exit) => (Some(exit), Some(pc)),
+            Done::Fault(vector, code) => {
+                (self.deliver(ram, vector, code).or(after_event), Some(pc))
+            }
+            Done::Ran(accesses) => {
+                self.set_flag(RF, false);
+                let hit = bits(slots.iter().filter(|slot| slot.is_hit(&accesses)));
+                let is_step = (had_tf && !self.shadow) || traps_step;
+                let is_debug = is_step || (hit != 0 && !self.shadow);
+                (is_debug.then_some(debug(is_step, hit)), Some(pc))
+            }
+        }
+    }
+
+    fn takes_interrupt(&self, entry: &Entry, holds: bool) -> bool {
+        let is_held = holds && entry.hold_interrupts;
+        self.interrupt.is_some() && Rflags::read(&self.file).r#if() && !self.shadow && !is_held
+    }
+
+    fn slots(&self, entry: &Entry) -> Vec<Slot> {
+        if !entry.hardware.is_empty() {
+            let slot = |(number, point): (usize, trapline_engine::HardwarePoint)| Slot {
+                number,
+                address: point.address.0,
+                len_bytes: point.len_bytes.into(),
+                access: point.access,
+            };
+            return entry.hardware.iter().map(slot).collect();
+        }
+        let own = DebugRegisters::read(&self.file).slots();
+        let slots = own.into_iter().enumerate().filter_map(|(number, slot)| {
+            let slot = slot?;
+            Some(Slot {
+                number,
+                address: slot.address.0,
+                len_bytes: slot.length.bytes(),
+                access: match slot.kind {
+                    SlotKind::Execute => PointAccess::Execute,
+                    SlotKind::Write => PointAccess::Write,
+                    _ => PointAccess::ReadWrite,
+                },
+            })
+        });
+        slots.collect()
+    }
+
+    fn flag(&self, flag: u64) -> bool {
+        self.file.u64(RFLAGS) & flag != 0
+    }
+
+    fn set_flag(&mut self, flag: u64, on: bool) {
+        let flags = self.file.u64(RFLAGS);
+        let flags = if on { flags | flag } else { flags & !flag };
+        self.file.set_u64(RFLAGS, flags);
+    }
+
+    /// Sets what the guest will find in DR6.
+    pub(crate) fn note_debug_cause(&mut self, cause: u64) {
+        let status = Dr6::read(&self.file).into_bits() | cause;
+        self.file.set_u64(registers::DR6, status);
+    }
+
+    /// Delivers an event; returns an exit if the processor cannot.
+    fn deliver(&mut self, ram: &Ram, vector: u8, code: Option<u32>) -> Option<VmExit> {
+        let state = PagingState::from_registers(&self.file);
+        let gate = interrupts::gate(&self.file, vector, &mut |address, buffer: &mut [u8]| {
+            let at = state.translate(ram, address).map(|found| found.gpa);
+            at.is_ok_and(|gpa| ram.read_physical(gpa, buffer) == buffer.len())
+        });
+        let Ok(gate) = gate else {
+            return Some(VmExit::Ended(GuestEnd::TripleFault));
+        };
+        let flags = self.file.u64(RFLAGS);
+        let (sp, pc) = (self.file.u64(RSP), self.pc());
+        let mut frame = vec![16, sp, flags, 8, pc];
+        frame.extend(code.map(u64::from));
+        for value in frame {
+            if self.push(ram, value).is_err() {
+                return Some(VmExit::Ended(GuestEnd::TripleFault));
+            }
+        }
+        self.set_flag(TF | RF | 1 << 9, false);
+        if let Some(borrowed) = &mut self.in_step {
+            borrowed.is_spent = true;
+        }
+        self.file.set_u64(RIP, gate.handler.0);
+        None
+    }
+
+    fn translate(&self, ram: &Ram, address: u64) -> Result<trapline_arch::Gpa, u64> {
+        let state = PagingState::from_registers(&self.file);
+        let found = state.translate(ram, Gva(address)).map_err(|_| address)?;
+        Ok(found.gpa)
+    }
+
+    /// Reads one value byte by byte, or returns the address that faults.
+    fn read(&self, ram: &Ram, address: u64, len_bytes: usize) -> Result<u64, u64> {
+        let mut bytes = [0; 8];
+        for (offset, byte) in bytes.iter_mut().take(len_bytes).enumerate() {
+            let address = address.wrapping_add(offset as u64);
+            let gpa = self.translate(ram, address)?;
+            if ram.read_physical(gpa, std::slice::from_mut(byte)) != 1 {
+                return Err(address);
+            }
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn write(&self, ram: &Ram, address: u64, value: u64, len_bytes: usize) -> Result<(), u64> {
+        for (offset, byte) in value.to_le_bytes().iter().take(len_bytes).enumerate() {
+            let address = address.wrapping_add(offset as u64);
+            let gpa = self.translate(ram, address)?;
+            ram.write_physical(gpa, &[*byte]);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, ram: &Ram, value: u64) -> Result<(), u64> {
+        let sp = self.file.u64(RSP).wrapping_sub(8);
+        self.write(ram, sp, value, 8)?;
+        self.file.set_u64(RSP, sp);
+        Ok(())
+    }
+
+    fn pop(&mut self, ram: &Ram) -> Result<u64, u64> {
+        let sp = self.file.u64(RSP);
+        let value = self.read(ram, sp, 8)?;
+        self.file.set_u64(RSP, sp.wrapping_add(8));
+        Ok(value)
+    }
+
+    fn execute(&mut self, ram: &Ram) -> Done {
+        match self.instruction(ram) {
+            Ok(done) => done,
+            Err(address) => {
+                self.file.set_u64(CR2, address);
+                Done::Fault(14, Some(0))
+            }
+        }
+    }
+
+    fn advance(&mut self, len_bytes: u64) {
+        let pc = self.pc().wrapping_add(len_bytes);
+        self.file.set_u64(RIP, pc);
+    }
+
+    fn instruction(&mut self, ram: &Ram) -> Result<Done, u64> {
+        let pc = self.pc();
+        let byte = |offset: u64| self.read(ram, pc.wrapping_add(offset), 1);
+        let ran = |accesses: &[Access]| Ok(Done::Ran(accesses.to_vec()));
+        let stack = |cpu: &Self, offset: i64, is_write| Access {
+            address: cpu.file.u64(RSP).wrapping_add_signed(offset),
+            len_bytes: 8,
+            is_write,
+        };
+        match byte(0)? {
+            0x90 => self.advance(1),
+            0xcc => return Ok(Done::Exit(VmExit::BreakpointInstruction)),
+            0xf1 => {
+                self.advance(1);
+                return Ok(Done::Exit(debug(false, 0)));
+            }
+            0xcd => {
+                let vector = byte(1)? as u8;
+                self.advance(2);
+                return Ok(match self.deliver(ram, vector, None) {
+                    Some(exit) => Done::Exit(exit),
+                    None => Done::Ran(Vec::new()),
+                });
+            }
+            0xeb => {
+                let displacement = i64::from(byte(1)? as u8 as i8);
+                self.advance(2);
+                let target = self.pc().wrapping_add_signed(displacement);
+                self.file.set_u64(RIP, target);
+            }
+            opcode @ (0xff | 0x8b | 0xc7) if byte(1)? == 0x04 && byte(2)? == 0x25 => {
+                return self.memory_instruction(ram, opcode);
+            }
+            0xe6 => return self.port(byte(1)? as u8),
+            0xf4 => {
+                self.advance(1);
+                self.is_halted = true;
+            }
+            0x9c => {
+                let access = stack(self, -8, true);
+                self.push(ram, self.file.u64(RFLAGS) & !RF)?;
+                self.advance(1);
+                return ran(&[access]);
+            }
+            0x9d => {
+                let access = stack(self, 0, false);
+                let flags = self.pop(ram)?;
+                self.file.set_u64(RFLAGS, flags & !RF | 2);
+                self.advance(1);
+                return ran(&[access]);
+            }
+            0x50 => {
+                let access = stack(self, -8, true);
+                self.push(ram, self.file.u64(RAX))?;
+                self.advance(1);
+                return ran(&[access]);
+            }
+            0x58 => {
+                let access = stack(self, 0, false);
+                let value = self.pop(ram)?;
+                self.file.set_u64(RAX, value);
+                self.advance(1);
+                return ran(&[access]);
+            }
+            0x8e if byte(1)? == 0xd0 => {
+                self.advance(2);
+                self.shadow = true;
+            }
+            0xfa => {
+                self.advance(1);
+                self.set_flag(1 << 9, false);
+            }
+            0xfb => {
+                self.advance(1);
+                self.set_flag(1 << 9, true);
+            }
+            0x0f if byte(1)? == 0x05 => {
+                self.advance(2);
+                let flags = self.file.u64(RFLAGS);
+                self.file.set_u64(RCX, self.pc());
+                self.file.set_u64(R11, flags);
+                self.file
+                    .set_u64(RFLAGS, flags & !self.file.u64(SFMASK) | 2);
+                self.file.set_u64(RIP, self.file.u64(LSTAR));
+            }
+            0x48 if byte(1)? == 0x0f && byte(2)? == 0x07 => {
+                self.file.set_u64(RIP, self.file.u64(RCX));
+                self.file.set_u64(RFLAGS, self.file.u64(R11) | 2);
+            }
+            0x48 if byte(1)? == 0xcf => return self.interrupt_return(ram),
+            0x48 if byte(1)? == 0x83 && byte(2)? == 0xc4 => {
+                let sp = self.file.u64(RSP).wrapping_add(byte(3)?);
+                self.file.set_u64(RSP, sp);
+                self.advance(4);
+            }
+            _ => return Ok(Done::Fault(6, None)),
+        }
+        ran(&[])
+    }
+
+    fn memory_instruction(&mut self, ram: &Ram, opcode: u64) -> Result<Done, u64> {
+        let pc = self.pc();
+        let address = self.read(ram, pc.wrapping_add(3), 4)? as u32 as i32 as i64 as u64;
+        let access = |is_write| Access {
+            address,
+            len_bytes: 4,
+            is_write,
+        };
+        Ok(match opcode {
+            0xff => {
+                let value = self.read(ram, address, 4)?.wrapping_add(1);
+                self.write(ram, address, value, 4)?;
+                self.advance(7);
+                Done::Ran(vec![access(true)])
+            }
+            0x8b => {
+                let value = self.read(ram, address, 4)?;
+                self.file.set_u64(RAX, value);
+                self.advance(7);
+                Done::Ran(vec![access(false)])
+            }
+            _ => {
+                let value = self.read(ram, pc.wrapping_add(7), 4)?;
+                self.write(ram, address, value, 4)?;
+                self.advance(11);
+                Done::Ran(vec![access(true)])
+            }
+        })
+    }
+
+    /// A port access: the hypervisor completes it. With the trap flag set its emulation ends the
+    /// step as hardware would.
+    fn port(&mut self, port: u8) -> Result<Done, u64> {
+        let end = match port {
+            PORT_POWER_OFF => Some(GuestEnd::PowerOff),
+            PORT_RESET => Some(GuestEnd::Reset),
+            PORT_TRIPLE_FAULT => Some(GuestEnd::TripleFault),
+            _ => None,
+        };
+        if let Some(end) = end {
+            return Ok(Done::Exit(VmExit::Ended(end)));
+        }
+        self.advance(2);
+        Ok(Done::Ran(Vec::new()))
+    }
+
+    fn interrupt_return(&mut self, ram: &Ram) -> Result<Done, u64> {
+        let frame = Access {
+            address: self.file.u64(RSP),
+            len_bytes: 40,
+            is_write: false,
+        };
+        let pc = self.pop(ram)?;
+        self.pop(ram)?;
+        let flags = self.pop(ram)?;
+        let sp = self.pop(ram)?;
+        self.file.set_u64(RIP, pc);
+        self.file.set_u64(RFLAGS, flags | 2);
+        self.file.set_u64(RSP, sp);
+        if let Some(borrowed) = &mut self.in_step {
+            borrowed.is_spent = false;
+        }
+        Ok(Done::Ran(vec![frame]))
+    }
+}
+
+const STEP: VmExit = VmExit::Debug {
+    step: true,
+    slots: 0,
+    data_address: None,
+};
+
+fn debug(step: bool, slots: u32) -> VmExit {
+    VmExit::Debug {
+        step,
+        slots,
+        data_address: None,
+    }
+}
+
+fn bits<'a>(slots: impl Iterator<Item = &'a Slot>) -> u32 {
+    slots.fold(0, |bits, slot| bits | 1 << slot.number)
+}
+
+impl Slot {
+    fn is_hit(&self, accesses: &[Access]) -> bool {
+        accesses.iter().any(|access| {
+            let touches = self.address < access.address + access.len_bytes
+                && access.address < self.address + self.len_bytes;
+            touches
+                && match self.access {
+                    PointAccess::Execute => false,
+                    PointAccess::Write => access.is_write,
+                    PointAccess::Read | PointAccess::ReadWrite => true,
+                }
+        })
+    }
+}

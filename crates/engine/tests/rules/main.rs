@@ -1,0 +1,19 @@
+//! The rules of the engine, each shown by scripted clients against a model guest.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless,
+    reason = "a test that goes wrong fails"
+)]
+
+#[path = "../model/mod.rs"]
+mod model;
+
+mod play;
+mod simultaneous;
