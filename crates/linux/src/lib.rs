@@ -7,6 +7,8 @@
 //! All that is read here was written by the guest, which may be hostile. Every count and length is
 //! checked against a limit before memory is allocated or a loop entered, and nothing here panics.
 //!
+//! [`LinuxGuest`] does all of that for the debug engine, a little at a time.
+//!
 //! Page tables are not this crate's business: symbols are read through [`VirtualMemory`], which a
 //! caller implements with a page walk, or by [`ImageMemory`], which needs none.
 //!
@@ -32,6 +34,7 @@
 extern crate alloc;
 
 mod chunks;
+mod engine;
 mod kallsyms;
 mod memory;
 mod scan;
@@ -41,6 +44,7 @@ mod symbol_file;
 mod testing;
 mod vmcoreinfo;
 
+pub use engine::LinuxGuest;
 pub use kallsyms::{
     AddressTable, Kallsyms, KallsymsError, Match, Name, Symbol, Symbols, TableAddresses,
     TableProgress, TableScanner,
