@@ -1,5 +1,6 @@
 //! Terminals: raw mode that is always taken back, and pseudo-terminals.
 
+use core::time::Duration;
 use std::{
     fs::File,
     io::{self, IsTerminal},
@@ -25,6 +26,10 @@ use super::{
     ConsoleError,
     thread::{Ends, Kept},
 };
+
+/// How long a program that has a handler of its own for the signals that end it may take to end. One
+/// that has none ends after that.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The terminal's mode from before raw mode, while raw mode is on.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
@@ -76,6 +81,7 @@ fn restore_at_the_end() -> io::Result<()> {
         .spawn(move || {
             for signal in signals.forever() {
                 restore();
+                thread::sleep(GRACE);
                 let _ = emulate_default_handler(signal);
             }
         })?;
