@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use trapline_arch::Gpa;
 use trapline_engine::{
-    GuestEnd, PointSet, ResumeAction, StopReason, VcpuId, contract::ResumeRequest,
+    GuestEnd, PassFirst, PointSet, ResumeAction, StopReason, VcpuId, contract::ResumeRequest,
 };
 use trapline_guests::{Guest, Needs};
 use trapline_kvm::{
@@ -94,7 +94,7 @@ pub(crate) fn run(config: &VmConfig) -> Outcome {
     for id in &ids {
         let request = ResumeRequest {
             action: ResumeAction::Continue,
-            pass_first: false,
+            pass_first: PassFirst::No,
             points: Arc::new(PointSet::default()),
         };
         pool.run(*id, request);
