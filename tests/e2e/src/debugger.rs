@@ -165,6 +165,16 @@ pub trait Debugger: fmt::Debug {
     /// # Errors
     /// As with [`Debugger::symbols`].
     fn step(&mut self) -> Result<Stop>;
+    /// Executes `count` instructions of the selected thread, or fewer if something else stops it.
+    ///
+    /// # Errors
+    /// As with [`Debugger::symbols`].
+    fn step_many(&mut self, count: u32) -> Result<Stop>;
+    /// Begins to execute one instruction and does not wait.
+    ///
+    /// # Errors
+    /// As with [`Debugger::symbols`].
+    fn start_step(&mut self) -> Result<()>;
     /// Begins to step to another source line, not into functions, and does not wait.
     ///
     /// # Errors
@@ -235,6 +245,16 @@ pub trait Debugger: fmt::Debug {
     /// # Errors
     /// As with [`Debugger::symbols`].
     fn console(&mut self, command: &str) -> Result<String>;
+    /// Returns the address of the instruction that follows the one at `address` in memory.
+    ///
+    /// # Errors
+    /// As with [`Debugger::symbols`].
+    fn instruction_after(&mut self, address: u64) -> Result<u64>;
+    /// Everything that went over the connection so far, as the debugger logs it.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn packets(&self) -> Result<String>;
     /// Detaches; the guest runs on.
     ///
     /// # Errors

@@ -130,6 +130,16 @@ impl Stage {
         Ok(debugger)
     }
 
+    /// Starts a tiny guest with one vCPU, held, and connects this scenario's debugger to it.
+    ///
+    /// # Errors
+    /// When either fails.
+    pub fn held(&self, guest: &'static Guest) -> Result<(RunningGuest, Box<dyn Debugger>)> {
+        let guest = self.guest(guest).start()?;
+        let debugger = self.attach(&guest)?;
+        Ok((guest, debugger))
+    }
+
     /// Connects a client that speaks the protocol itself, without acknowledgements.
     ///
     /// # Errors

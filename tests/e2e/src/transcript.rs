@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Display};
 use std::{
-    fs,
+    env, fs,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -11,6 +11,8 @@ use std::{
 use anyhow::Result;
 use tempfile::TempDir;
 
+/// Has each line shown as it comes, too.
+const LIVE_VARIABLE: &str = "TRAPLINE_E2E_LIVE";
 /// How many lines are kept of one scenario. The oldest go first.
 const LINES: usize = 4000;
 /// How much of the end of a packet log is shown, in bytes.
@@ -20,6 +22,7 @@ const LOG_BYTES: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Transcript {
     start: Instant,
+    is_live: bool,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -36,6 +39,7 @@ impl Transcript {
     pub fn new() -> Self {
         Self {
             start: Instant::now(),
+            is_live: env::var_os(LIVE_VARIABLE).is_some(),
             shared: Arc::default(),
         }
     }
@@ -47,6 +51,9 @@ impl Transcript {
         for line in text.to_string().lines() {
             if shared.lines.len() == LINES {
                 shared.lines.pop_front();
+            }
+            if self.is_live {
+                eprintln!("{seconds:8.3} {who:>8} {line}");
             }
             shared
                 .lines

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::{
     collections::VecDeque,
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -48,6 +48,7 @@ pub struct GdbSession {
     running: bool,
     /// What a console command printed.
     printed: String,
+    packets: PathBuf,
     transcript: Transcript,
 }
 
@@ -84,6 +85,7 @@ impl GdbSession {
             stops: VecDeque::new(),
             running: false,
             printed: String::new(),
+            packets: PathBuf::new(),
             transcript: transcript.clone(),
         };
         for command in PREPARATION {
@@ -91,6 +93,7 @@ impl GdbSession {
         }
         let log = transcript.log("packets of gdb")?;
         session.command(&format!("-gdb-set remotelogfile {}", log.display()))?;
+        session.packets = log;
         Ok(session)
     }
 
@@ -244,6 +247,15 @@ impl Debugger for GdbSession {
         self.wait_stop(LIMIT)
     }
 
+    fn step_many(&mut self, count: u32) -> Result<Stop> {
+        self.resume_by(&format!("-interpreter-exec console \"stepi {count}\""))?;
+        self.wait_stop(LIMIT)
+    }
+
+    fn start_step(&mut self) -> Result<()> {
+        self.resume_by("-exec-step-instruction")
+    }
+
     fn start_next(&mut self) -> Result<()> {
         self.resume_by("-exec-next")
     }
@@ -321,6 +333,20 @@ impl Debugger for GdbSession {
         let quoted = command.replace('\\', "\\\\").replace('"', "\\\"");
         self.command(&format!("-interpreter-exec console \"{quoted}\""))?;
         Ok(core::mem::take(&mut self.printed))
+    }
+
+    fn instruction_after(&mut self, address: u64) -> Result<u64> {
+        let end = address.wrapping_add(32);
+        let results = self.command(&format!(
+            "-data-disassemble -s {address:#x} -e {end:#x} -- 0"
+        ))?;
+        let second = list(&results, "asm_insns").get(1);
+        number_at(second.context("no second instruction")?, "address")
+    }
+
+    fn packets(&self) -> Result<String> {
+        let bytes = std::fs::read(&self.packets)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn detach(&mut self) -> Result<()> {

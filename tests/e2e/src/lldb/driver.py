@@ -133,6 +133,15 @@ class Driver:
         self.thread().StepInstruction(False, error)
         check(error, "step")
 
+    def step_many(self, count, limit):
+        stop = None
+        for _ in range(count):
+            self.step()
+            stop = self.wait_stop(limit)
+            if stop["reason"]["kind"] != "step":
+                break
+        return stop
+
     def start_next(self):
         error = lldb.SBError()
         self.thread().StepOver(lldb.eOnlyThisThread, error)
@@ -196,6 +205,11 @@ class Driver:
         thread = self.thread()
         frames = [thread.GetFrameAtIndex(i) for i in range(min(limit, thread.GetNumFrames()))]
         return [{"pc": frame.GetPC(), "function": function(frame)} for frame in frames]
+
+    def instruction_after(self, address):
+        start = lldb.SBAddress(address, self.target)
+        instructions = self.target.ReadInstructions(start, 2)
+        return instructions.GetInstructionAtIndex(1).GetAddress().GetLoadAddress(self.target)
 
     def find_register(self, name):
         value = self.thread().GetFrameAtIndex(0).FindRegister(name)

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Write as _},
     os::unix::net::{UnixListener, UnixStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::mpsc::channel,
     thread,
@@ -40,6 +40,7 @@ const PREPARATION: [&str; 5] = [
 pub struct LldbSession {
     process: LocalProcess,
     stream: BufReader<UnixStream>,
+    packets: PathBuf,
     transcript: Transcript,
     _directory: TempDir,
 }
@@ -71,6 +72,7 @@ impl LldbSession {
         let mut session = Self {
             process,
             stream: BufReader::new(stream),
+            packets: PathBuf::new(),
             transcript: transcript.clone(),
             _directory: directory,
         };
@@ -82,6 +84,7 @@ impl LldbSession {
             "log enable -f {} gdb-remote packets",
             log.display()
         ))?;
+        session.packets = log;
         Ok(session)
     }
 
@@ -193,6 +196,16 @@ impl Debugger for LldbSession {
         self.wait_stop(LIMIT)
     }
 
+    fn step_many(&mut self, count: u32) -> Result<Stop> {
+        let limit = LIMIT.as_secs();
+        let request = json!({"verb": "step_many", "count": count, "limit": limit});
+        stop(&self.request(&request, LIMIT * 2)?)
+    }
+
+    fn start_step(&mut self) -> Result<()> {
+        self.ask(&json!({"verb": "step"})).map(drop)
+    }
+
     fn start_next(&mut self) -> Result<()> {
         self.ask(&json!({"verb": "start_next"})).map(drop)
     }
@@ -255,6 +268,15 @@ impl Debugger for LldbSession {
     fn console(&mut self, command: &str) -> Result<String> {
         let printed = self.ask(&json!({"verb": "command", "command": command}))?;
         Ok(printed.as_str().unwrap_or_default().to_owned())
+    }
+
+    fn instruction_after(&mut self, address: u64) -> Result<u64> {
+        number(&self.ask(&json!({"verb": "instruction_after", "address": address}))?)
+    }
+
+    fn packets(&self) -> Result<String> {
+        let bytes = std::fs::read(&self.packets)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn detach(&mut self) -> Result<()> {

@@ -1,15 +1,27 @@
 //! What a user sees of Trapline, over real GDB and real LLDB on real guests.
 
 mod basics;
+mod breakpoints;
+mod steps;
+mod watchpoints;
 
 use std::process::ExitCode;
 
-use trapline_e2e::harness::{Group, run};
+use trapline_e2e::{
+    Scenario,
+    harness::{Group, run},
+};
 
-const GROUPS: &[Group] = &[Group {
-    name: "basics",
-    scenarios: basics::SCENARIOS,
-}];
+const GROUPS: &[Group] = &[
+    group("basics", basics::SCENARIOS),
+    group("breakpoints", breakpoints::SCENARIOS),
+    group("steps", steps::SCENARIOS),
+    group("watchpoints", watchpoints::SCENARIOS),
+];
+
+const fn group(name: &'static str, scenarios: &'static [Scenario]) -> Group {
+    Group { name, scenarios }
+}
 
 fn main() -> ExitCode {
     run(GROUPS, Vec::new())
