@@ -2,9 +2,9 @@
 
 use core::cell::RefCell;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
@@ -13,7 +13,7 @@ use rustyline::ExternalPrinter;
 use rustyline::error::ReadlineError;
 use signal_hook::consts::SIGINT;
 
-use super::editor;
+use super::editor::{self, LineEditor};
 use super::line;
 use super::notices::Notices;
 use super::prompt::LivePrompt;
@@ -32,15 +32,14 @@ const BRACKETED_PASTE_OFF: &str = "\x1b[?2004l";
 pub(super) fn run(client: Client, notices: &Notices) -> anyhow::Result<ExitCode> {
     let screen = Screen::terminal();
     // While a command is carried out Ctrl-C is a signal; at the prompt it is a key.
-    signal_hook::flag::register(SIGINT, Arc::clone(&client.give_up_flag()))?;
+    signal_hook::flag::register(SIGINT, client.give_up_flag())?;
     let address = client.address().clone();
     let client = Rc::new(RefCell::new(client));
-    let mut session = Session::new(Rc::clone(&client), notices.clone(), screen);
+    let session = Session::new(Rc::clone(&client), notices.clone(), screen);
     let state = session.begin()?;
     screen.show(&format!(
         "{address}: {state}\n'help' lists the commands; Ctrl-C stops the guest, Ctrl-D leaves.\n"
     ))?;
-
     let mut editor = editor::new(client, screen).context("the terminal cannot be used")?;
     let history = editor::history_file();
     if let Some(path) = &history {
@@ -53,51 +52,92 @@ pub(super) fn run(client: Client, notices: &Notices) -> anyhow::Result<ExitCode>
         let gone = ClientError::Gone { address };
         start_printing(printer, notices.clone(), screen, gone)?;
     }
-    let mut last = String::new();
-    loop {
-        for event in notices.take_waiting() {
-            screen.show_event(&event)?;
+    let mut desk = Desk {
+        session,
+        editor,
+        history,
+        notices: notices.clone(),
+        screen,
+        last: String::new(),
+    };
+    while desk.turn()? == Flow::Continue {}
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a user on a terminal has before him.
+struct Desk {
+    session: Session,
+    editor: LineEditor,
+    /// The file of lines typed earlier.
+    history: Option<PathBuf>,
+    notices: Notices,
+    screen: Screen,
+    /// The last line, if an empty one repeats it.
+    last: String,
+}
+
+impl Desk {
+    /// Shows what has happened, reads a line and carries it out.
+    fn turn(&mut self) -> anyhow::Result<Flow> {
+        for event in self.notices.take_waiting() {
+            self.screen.show_event(&event)?;
         }
-        let prompt = LivePrompt::new(notices);
-        notices.set_at_prompt(true);
-        let typed = editor.readline(&prompt);
-        notices.set_at_prompt(false);
-        let typed = match typed {
-            Ok(typed) => typed,
-            Err(ReadlineError::Interrupted) if notices.state().is_running => "interrupt".into(),
-            Err(ReadlineError::Interrupted) => continue,
-            Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
-            Err(error) => return Err(error).context("cannot read from the terminal"),
+        let Some(typed) = self.read()? else {
+            return Ok(Flow::Leave);
         };
         let line = match typed.trim() {
-            "" => line::repetition(&last).to_owned(),
-            line => {
-                remember(&mut editor, history.as_deref(), &typed);
-                session.remember(line);
-                line.to_owned()
+            "" => line::repetition(&self.last).to_owned(),
+            line => line.to_owned(),
+        };
+        let flow = match self.session.execute(&line) {
+            Ok(flow) => flow,
+            Err(Failure::Told) => Flow::Continue,
+            Err(failure) if failure.is_final() => return Err(failure.into()),
+            Err(failure) => {
+                self.screen.show_failure(&format!("error: {failure}"))?;
+                Flow::Continue
             }
         };
-        match session.execute(&line) {
-            Ok(Flow::Continue) => {}
-            Ok(Flow::Leave) => return Ok(ExitCode::SUCCESS),
-            Err(Failure::Told) => {}
-            Err(failure) if failure.is_final() => return Err(failure.into()),
-            Err(failure) => screen.show_failure(&format!("error: {failure}"))?,
-        }
-        last = if line::is_repeatable(&line) {
+        self.last = if line::is_repeatable(&line) {
             line
         } else {
             String::new()
         };
+        Ok(flow)
     }
-}
 
-/// Keeps a line for this session and later ones. Each is written at once, so that several shells
-/// keep theirs in one file.
-fn remember(editor: &mut editor::LineEditor, history: Option<&std::path::Path>, line: &str) {
-    if let (Ok(true), Some(path)) = (editor.add_history_entry(line), history) {
-        // A history that cannot be written must not keep the user from working.
-        let _ = editor.append_history(path);
+    /// Reads a line. There is none when the user wants to leave.
+    fn read(&mut self) -> anyhow::Result<Option<String>> {
+        let prompt = LivePrompt::new(&self.notices);
+        self.notices.set_at_prompt(true);
+        let typed = self.editor.readline(&prompt);
+        self.notices.set_at_prompt(false);
+        match typed {
+            Ok(line) => {
+                self.remember(&line);
+                Ok(Some(line))
+            }
+            Err(ReadlineError::Interrupted) if self.notices.state().is_running => {
+                Ok(Some("interrupt".into()))
+            }
+            // What was typed is dropped, and nothing is repeated either: a comment.
+            Err(ReadlineError::Interrupted) => Ok(Some("#".into())),
+            Err(ReadlineError::Eof) => Ok(None),
+            Err(error) => Err(error).context("cannot read from the terminal"),
+        }
+    }
+
+    /// Keeps a line for this session and later ones. Each is written at once, so that several
+    /// shells keep theirs in one file.
+    fn remember(&mut self, line: &str) {
+        if line.trim().is_empty() {
+            return;
+        }
+        self.session.remember(line.trim());
+        if let (Ok(true), Some(path)) = (self.editor.add_history_entry(line), &self.history) {
+            // A history that cannot be written must not keep the user from working.
+            let _ = self.editor.append_history(path);
+        }
     }
 }
 

@@ -30,11 +30,16 @@ use session::Session;
 
 pub(crate) use find::only_server;
 
+/// What `trapline shell --help` says at its end.
+const AFTER_HELP: &str = "\
+Type 'help' in the shell for its commands. Without a terminal, commands are read from the standard \
+input; output is then plain, the first command that fails ends the shell, and the exit status is 1:
+  trapline shell -c interrupt -c 'break do_sys_openat2' -c continue -c 'wait 10' -c regs
+  echo vcpus | trapline shell tcp:localhost:1234";
+
 /// Options of `trapline shell`.
-///
-/// Without a terminal, commands are read from the standard input. The output is then plain, the
-/// first command that fails ends the shell, and the exit status is 1.
 #[derive(Args, Debug)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct ShellArguments {
     /// Where the server listens: unix:PATH, tcp:HOST:PORT, or just a path [default: your server, if
     /// there is one]

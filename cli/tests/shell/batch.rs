@@ -65,10 +65,7 @@ fn commands_are_carried_out_in_order() {
          0x1002 is kernel_main+0x2\n"
     );
     assert!(output.status.success());
-    assert!(
-        fake.is_running(),
-        "the guest runs on when the shell has gone"
-    );
+    fake.expect_running();
 }
 
 #[test]
@@ -107,13 +104,7 @@ fn a_script_waits_for_a_breakpoint() {
     ];
     let output = std::thread::scope(|scope| {
         let shell = scope.spawn(|| run(&fake, &commands));
-        // It runs when it begins, is stopped, and runs again.
-        while fake.is_running() {
-            std::thread::yield_now();
-        }
-        while !fake.is_running() {
-            std::thread::yield_now();
-        }
+        fake.expect_breakpoint(0x1100);
         fake.hit(VcpuId(1), 0x1100);
         shell.join().unwrap()
     });

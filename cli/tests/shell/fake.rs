@@ -1,12 +1,14 @@
 //! A server in this process, whose guest is 64 KiB of memory and two vCPUs that execute nothing but
 //! one-byte instructions, in real mode.
 
+use core::time::Duration;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
+use std::time::Instant;
 
 use tempfile::TempDir;
 use trapline_arch::x86_64::registers::RIP;
@@ -22,8 +24,14 @@ use trapline_server::{Exposure, Hub, ListenAddress, Server};
 
 use crate::elf;
 
+/// How long the guest may take to do what is expected of it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const MEMORY_BYTES: usize = 0x1_0000;
 const VCPU_COUNT: u32 = 2;
+
+/// What the memory is full of.
+const NOP: u8 = 0x90;
 
 /// Where the guest's two functions are.
 pub(crate) const SYMBOLS: [(&str, u64); 2] = [("kernel_main", 0x1000), ("kernel_idle", 0x1100)];
@@ -36,6 +44,7 @@ pub(crate) struct Fake {
     hub: Arc<Hub>,
     stops: Sender<(VcpuId, StopReason)>,
     state: Arc<Mutex<State>>,
+    memory: Arc<FakeMemory>,
     folder: TempDir,
 }
 
@@ -65,6 +74,7 @@ impl Fake {
             running: Vec::new(),
         }));
         let machine = FakeMachine::new(&state);
+        let memory = Arc::clone(&machine.memory);
         let config = GuestConfig {
             architecture,
             vcpu_count: VCPU_COUNT,
@@ -93,6 +103,7 @@ impl Fake {
             hub,
             stops,
             state,
+            memory,
             folder,
         }
     }
@@ -109,6 +120,29 @@ impl Fake {
 
     pub(crate) fn is_running(&self) -> bool {
         !self.state.lock().unwrap().running.is_empty()
+    }
+
+    /// Waits until the guest runs, as it does some time after the last client has gone.
+    pub(crate) fn expect_running(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_running() {
+            assert!(Instant::now() < deadline, "the guest stays stopped");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until a breakpoint stands in the memory of a guest that runs.
+    pub(crate) fn expect_breakpoint(&self, address: u64) {
+        let is_planted = || {
+            let mut byte = [NOP];
+            self.memory.read_physical(Gpa(address), &mut byte);
+            byte != [NOP] && self.is_running()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !is_planted() {
+            assert!(Instant::now() < deadline, "there is no breakpoint");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Has a running vCPU come to a software breakpoint.
@@ -197,16 +231,15 @@ impl State {
 
 struct FakeMachine {
     state: Arc<Mutex<State>>,
-    memory: FakeMemory,
+    memory: Arc<FakeMemory>,
     capabilities: Capabilities,
 }
 
 impl FakeMachine {
     fn new(state: &Arc<Mutex<State>>) -> Self {
-        const NOP: u8 = 0x90;
         Self {
             state: Arc::clone(state),
-            memory: FakeMemory(Mutex::new(vec![NOP; MEMORY_BYTES])),
+            memory: Arc::new(FakeMemory(Mutex::new(vec![NOP; MEMORY_BYTES]))),
             capabilities: Capabilities {
                 host: "a test",
                 step: StepMethod::TrapFlag,
@@ -223,7 +256,7 @@ impl Machine for FakeMachine {
     }
 
     fn memory(&self) -> &dyn GuestMemory {
-        &self.memory
+        &*self.memory
     }
 
     fn load_registers(

@@ -60,7 +60,7 @@ fn ctrl_c_stops_the_guest_and_ctrl_d_leaves_it_running() {
     terminal.type_in(CTRL_D);
     assert!(terminal.wait().success());
     assert!(terminal.is_restored());
-    assert!(fake.is_running());
+    fake.expect_running();
 }
 
 #[test]
@@ -82,6 +82,7 @@ fn a_stop_is_told_above_the_prompt_and_what_was_typed_stays() {
     terminal.expect_line(RUNNING);
     terminal.type_in("regs ri");
     terminal.expect_line(&format!("{RUNNING} regs ri"));
+    fake.expect_breakpoint(0x1100);
     fake.hit(VcpuId(1), 0x1100);
     terminal.expect_line("vcpu 1 stopped> regs ri");
     let text = terminal.text();
