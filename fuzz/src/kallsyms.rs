@@ -3,7 +3,7 @@ use std::sync::Arc;
 use trapline_arch::{Gpa, Gva, PhysicalMemory};
 use trapline_linux::{
     AddressTable, Kallsyms, Machine, PhysicalView, SymbolFile, TableAddresses, TableProgress,
-    TableScanner,
+    TableScanner, call_frames,
 };
 
 /// Where the tables are in memory. Below, there are zeros.
@@ -20,14 +20,14 @@ pub fn kallsyms(data: &[u8]) {
     let memory = Memory(tables);
     let view = PhysicalView(&memory);
     if let Ok(symbols) = Kallsyms::load_tables(&view, &addresses(header), None) {
-        check(symbols);
+        check(&view, symbols);
     }
     let mut scanner = TableScanner::new([Gpa(BASE)..Gpa(BASE + tables.len() as u64)]);
     for _ in 0..=tables.len() {
         match scanner.step(&memory, 1) {
             TableProgress::Found(addresses) => {
                 if let Ok(symbols) = Kallsyms::load_tables(&view, &addresses, None) {
-                    check(symbols);
+                    check(&view, symbols);
                 }
             }
             TableProgress::More => {}
@@ -55,7 +55,7 @@ fn addresses(header: &[u8]) -> TableAddresses {
     }
 }
 
-fn check(symbols: Kallsyms) {
+fn check(view: &PhysicalView<'_>, symbols: Kallsyms) {
     assert_eq!(symbols.iter().count(), symbols.len());
     let mut last = 0;
     for symbol in &symbols {
@@ -66,7 +66,8 @@ fn check(symbols: Kallsyms) {
             assert_eq!((found.symbol.address, found.offset), (symbol.address, 0));
         }
     }
-    let file = SymbolFile::new(Arc::new(symbols), Machine::X86_64, None);
+    let frames = call_frames(view, &symbols);
+    let file = SymbolFile::new(Arc::new(symbols), Machine::X86_64, None, &frames);
     let mut whole = vec![0; file.len() as usize];
     assert_eq!(file.read_at(0, &mut whole), whole.len());
     let mut part = [0; 61];

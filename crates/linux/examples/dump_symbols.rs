@@ -18,7 +18,7 @@ use std::time::Instant;
 use trapline_arch::{Gpa, PhysicalMemory};
 use trapline_linux::{
     ImageMemory, Kallsyms, Machine, PhysicalView, Progress, Scanner, Slide, SymbolFile,
-    TableProgress, TableScanner, VmcoreInfo, read_banner,
+    TableProgress, TableScanner, VmcoreInfo, call_frames, read_banner,
 };
 
 /// How much a server would search between two looks at its clients.
@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     match files.get(1) {
-        Some(output) => write_file(symbols, info.as_ref(), output),
+        Some(output) => write_file(&memory, symbols, info.as_ref(), output),
         None => Ok(()),
     }
 }
@@ -162,12 +162,21 @@ fn describe(memory: &Dump, info: &VmcoreInfo, symbols: &Kallsyms) {
 }
 
 fn write_file(
+    memory: &Dump,
     symbols: Kallsyms,
     info: Option<&VmcoreInfo>,
     path: &str,
 ) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
-    let file = SymbolFile::new(Arc::new(symbols), Machine::X86_64, info);
+    let mapping = info.and_then(VmcoreInfo::image_mapping);
+    let frames = mapping.map(|mapping| call_frames(&ImageMemory::new(memory, mapping), &symbols));
+    let frames = frames.unwrap_or_default();
+    eprintln!(
+        "{} bytes of call frames: {:?}",
+        frames.len(),
+        start.elapsed()
+    );
+    let file = SymbolFile::new(Arc::new(symbols), Machine::X86_64, info, &frames);
     let mut output = File::create(path)?;
     let mut buffer = vec![0; 16 << 10];
     let mut offset = 0;

@@ -33,6 +33,7 @@
 
 extern crate alloc;
 
+mod call_frames;
 mod chunks;
 mod engine;
 mod kallsyms;
@@ -44,6 +45,7 @@ mod symbol_file;
 mod testing;
 mod vmcoreinfo;
 
+pub use call_frames::call_frames;
 pub use engine::LinuxGuest;
 pub use kallsyms::{
     AddressTable, Kallsyms, KallsymsError, Match, Name, Symbol, Symbols, TableAddresses,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use trapline_arch::{Gpa, Gva, PhysicalMemory};
 
+use crate::call_frames::call_frames;
 use crate::kallsyms::{Kallsyms, KallsymsError, TableAddresses};
 use crate::memory::VirtualMemory;
 use crate::slide::{Slide, read_banner};
@@ -46,12 +47,13 @@ impl Kernel {
     ) -> Self {
         let address = info.and_then(TableAddresses::from_vmcoreinfo);
         let address = address.map(|tables| tables.token_table);
+        let frames = call_frames(image, &symbols);
         Self {
             slide: info.and_then(|info| Slide::new(info, Some(&symbols))),
             banner: read_banner(image, &symbols),
             witness: Witness::new(memory, tokens, address),
             info: info.cloned(),
-            file: Ok(SymbolFile::new(Arc::new(symbols), machine, info)),
+            file: Ok(SymbolFile::new(Arc::new(symbols), machine, info, &frames)),
         }
     }
 

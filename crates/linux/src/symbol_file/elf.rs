@@ -19,6 +19,7 @@ const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 const PF_R: u32 = 4;
 const PF_RWX: u32 = 7;
+const SHT_PROGBITS: u32 = 1;
 const SHT_SYMTAB: u32 = 2;
 const SHT_STRTAB: u32 = 3;
 const SHT_NOTE: u32 = 7;
@@ -118,29 +119,39 @@ impl Layout {
         sections: &Sections,
         machine: Machine,
         build_id: &[u8],
+        frames: &[u8],
     ) -> Self {
         let note = note(build_id);
         let segment_count = if note.is_empty() { 1_u16 } else { 2 };
-        // An empty one, those of the image, the note, and three tables.
+        // An empty one, those of the image, the note, the call frames, and three tables.
         let image_count = sections.iter().count() as u64;
-        let section_count = image_count.saturating_add(if note.is_empty() { 4 } else { 5 });
+        let optional = u64::from(!note.is_empty()).saturating_add(u64::from(!frames.is_empty()));
+        let section_count = image_count.saturating_add(optional).saturating_add(4);
         let note_offset = u64::from(HEADER_BYTES)
             .saturating_add(u64::from(PROGRAM_HEADER_BYTES).saturating_mul(segment_count.into()))
             .saturating_add(u64::from(SECTION_HEADER_BYTES).saturating_mul(section_count));
-        let names_offset = note_offset.saturating_add(note.len() as u64);
+        let frames_offset = note_offset.saturating_add(note.len() as u64);
+        let names_offset = frames_offset.saturating_add(frames.len() as u64);
 
         let mut table = image_sections(sections);
+        let kept = |kind, offset, len: usize, align| SectionHeader {
+            kind,
+            offset,
+            len_bytes: len as u64,
+            align,
+            ..Default::default()
+        };
         if !note.is_empty() {
-            let len_bytes = note.len() as u64;
-            let offset = note_offset;
-            let header = SectionHeader {
-                kind: SHT_NOTE,
-                offset,
-                len_bytes,
-                align: 4,
-                ..Default::default()
-            };
-            table.push(".note.gnu.build-id", header);
+            table.push(
+                ".note.gnu.build-id",
+                kept(SHT_NOTE, note_offset, note.len(), 4),
+            );
+        }
+        if !frames.is_empty() {
+            table.push(
+                ".debug_frame",
+                kept(SHT_PROGBITS, frames_offset, frames.len(), 1),
+            );
         }
         let tables = TableOffsets::new(symbols, names_offset, table.names.len());
         tables.push(&mut table, symbols);
@@ -171,6 +182,7 @@ impl Layout {
             head.section(*name, header);
         }
         head.0.extend_from_slice(&note);
+        head.0.extend_from_slice(frames);
         head.0.extend_from_slice(&table.names);
         head.0
             .resize(usize::try_from(tables.symbols).unwrap_or(0), 0);

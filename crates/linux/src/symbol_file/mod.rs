@@ -1,12 +1,12 @@
 //! The kernel's symbols as an ELF file that a debugger can read piece by piece.
 //!
-//! The file has no contents but its symbols: all sections are `SHT_NOBITS`. It is not kept in
-//! memory. Headers and section names, about 1 KiB, are; each part of `.symtab` and `.strtab` is made
-//! from the compressed table when it is read.
+//! The file has no contents but its symbols and how to unwind from each address: sections of the
+//! image are `SHT_NOBITS`. Headers, names and call frame information are kept in memory; each part
+//! of `.symtab` and `.strtab` is made from the compressed table when it is read.
 //!
 //! ```text
-//! ELF header │ program headers │ section headers │ .note.gnu.build-id │ .shstrtab │ .symtab │ .strtab
-//! └──────────────────────────── kept ────────────────────────────────────────────┘ └── made when read ──┘
+//! ELF header │ program and section headers │ .note.gnu.build-id │ .debug_frame │ .shstrtab │ .symtab │ .strtab
+//! └──────────────────────────────────── kept ─────────────────────────────────────────────┘ └─ made when read ─┘
 //! ```
 
 mod elf;
@@ -57,15 +57,21 @@ pub struct SymbolFile {
 }
 
 impl SymbolFile {
-    /// Creates the file of `symbols`, with the build identifier of `info` if there is one.
+    /// Creates the file of `symbols`, with the build identifier of `info` if there is one, and with
+    /// `frames` as its `.debug_frame`, unless that is empty.
     #[must_use]
-    pub fn new(symbols: Arc<Kallsyms>, machine: Machine, info: Option<&VmcoreInfo>) -> Self {
+    pub fn new(
+        symbols: Arc<Kallsyms>,
+        machine: Machine,
+        info: Option<&VmcoreInfo>,
+        frames: &[u8],
+    ) -> Self {
         let sections = Sections::of(&symbols);
         let build_id = info
             .and_then(VmcoreInfo::build_id)
             .and_then(hex_bytes)
             .unwrap_or_default();
-        let layout = Layout::new(&symbols, &sections, machine, &build_id);
+        let layout = Layout::new(&symbols, &sections, machine, &build_id, frames);
         Self {
             symbols,
             sections,

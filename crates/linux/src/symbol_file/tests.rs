@@ -18,7 +18,7 @@ fn file_of(symbols: &[Plain]) -> SymbolFile {
     let encoded = encode(symbols, Format::LINUX_6_1, 0xffff_ffff_a000_0000);
     let loaded = Kallsyms::load_tables(&encoded.memory, &encoded.tables, None).unwrap();
     let info = VmcoreInfo::parse(DEBIAN.as_bytes()).unwrap();
-    SymbolFile::new(Arc::new(loaded), Machine::X86_64, Some(&info))
+    SymbolFile::new(Arc::new(loaded), Machine::X86_64, Some(&info), &[])
 }
 
 fn bytes_of(file: &SymbolFile) -> Vec<u8> {
