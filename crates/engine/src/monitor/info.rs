@@ -137,7 +137,7 @@ fn summary(context: &mut Context<'_>) -> Vec<(&'static str, String)> {
         "running".into()
     } else {
         let stop = context.core.run.last_stop();
-        format!("stopped: {}", stops::describe(stop, context))
+        stops::describe(stop, context)
     };
     let policy = if context.core.stays_stopped {
         "stays stopped"

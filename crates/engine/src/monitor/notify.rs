@@ -88,11 +88,8 @@ pub(crate) fn tell_stop(client: &mut Client, context: &mut Context<'_>) -> bool 
     session.holds_stop |= holds;
     if let Some(deferred) = deferred {
         let text = answer(deferred, context);
-        client.wire.reply(|out| {
-            let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
-            encoder.hex_text(&text);
-            finish(encoder);
-        });
+        let session = &client.session;
+        client.wire.reply(|out| session.say(&text, out));
     }
     if client.session.monitor.wants_events {
         let text = stops::describe(stop, context);

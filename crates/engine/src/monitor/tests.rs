@@ -200,7 +200,7 @@ fn info_shows_what_the_host_can_do() {
         host                       a test
         guest                      2 vCPUs, x86-64, 256 KiB of memory
         system                     Linux 6.1.0-trapline
-        state                      stopped: vCPU 0 is held before its first instruction, start_kernel+0x0
+        state                      vCPU 0 is held before its first instruction, start_kernel+0x0
         single step                trap flag
         interrupts in a step       held off
         software breakpoints       yes
@@ -375,4 +375,21 @@ fn hostile_lines_are_answered() {
     }
     let named = alloc::format!("symbol {long}");
     assert!(world.monitor(&named).starts_with("error: "));
+}
+
+#[test]
+fn lldb_is_answered_by_console_output() {
+    let mut world = World::new();
+    let lldb = world.connect(Access::Full);
+    world.packet(lldb, "qHostInfo");
+    world.take_output(lldb);
+    // "regs cs", then "step": an answer at once, and one that comes later.
+    world.packet(lldb, "qRcmd,72656773206373");
+    assert_eq!(world.take_output(lldb), "$O637320303031300a#a2$OK#9a");
+    world.packet(lldb, "qRcmd,73746570");
+    let answer = world.take_output(lldb);
+    assert!(
+        answer.starts_with("$O76435055") && answer.ends_with("$OK#9a"),
+        "{answer}"
+    );
 }

@@ -79,6 +79,22 @@ impl Session {
         tell(&text, out);
     }
 
+    /// Answers a command in words. LLDB shows console output as text and the reply as digits; GDB
+    /// shows both as text, but its scripts are given the reply alone.
+    pub(crate) fn say(&self, text: &str, out: &mut Vec<u8>) {
+        let is_console = self.is_lldb && !text.is_empty();
+        if is_console {
+            tell(text, out);
+        }
+        let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+        if is_console || text.is_empty() {
+            encoder.ok();
+        } else {
+            encoder.hex_text(text);
+        }
+        reply::finish(encoder);
+    }
+
     /// Tells GDB's user of a stop that GDB can only call a signal. LLDB has a field for it in the stop
     /// reply.
     pub(super) fn announce_failure(&self, reason: StopReason, out: &mut Vec<u8>) {

@@ -23,6 +23,7 @@ mod wire;
 mod tests;
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -115,6 +116,8 @@ pub(crate) enum Answer {
     Reply,
     /// The reply is a stop reply, sent when the machine has stopped, or there is none.
     None,
+    /// The reply is this text, the answer to a command in words.
+    Words(String),
     /// The guest had come to its end before, and the client is now told that it is gone.
     Exited(GuestEnd),
 }
@@ -183,6 +186,10 @@ impl Client {
             match answered {
                 Ok(Answer::Reply) => reply::finish(encoder),
                 Ok(Answer::None) => drop(encoder),
+                Ok(Answer::Words(text)) => {
+                    drop(encoder);
+                    session.say(&text, out);
+                }
                 Ok(Answer::Exited(end)) => {
                     stop_reply::exited(end, &mut encoder);
                     reply::finish(encoder);

@@ -27,7 +27,7 @@ impl Session {
             Request::StartNoAckMode => reply::ok(out),
             Request::Transfer(transfer) => self.transfer(&transfer, out, context),
             Request::File(file) => self.file(&file, out, context),
-            Request::Monitor(command) => self.monitor(&command.to_vec(), out, context),
+            Request::Monitor(command) => self.monitor(&command.to_vec(), context),
             Request::CurrentThread => {
                 out.text("QC").thread(thread_of(self.selected));
                 Ok(Answer::Reply)
@@ -93,20 +93,11 @@ impl Session {
     }
 
     /// Answers `qRcmd`: the same commands for GDB's `monitor`, LLDB's and the shell.
-    fn monitor(
-        &mut self,
-        command: &[u8],
-        out: &mut Encoder<'_>,
-        context: &mut Context<'_>,
-    ) -> Answered {
+    fn monitor(&mut self, command: &[u8], context: &mut Context<'_>) -> Answered {
         let text = core::str::from_utf8(command)
             .map_err(|_| Refusal::text(reply::EINVAL, "the command is not UTF-8 text"))?;
         match monitor::execute(self, text, context) {
-            monitor::Reply::Text(text) if text.is_empty() => reply::ok(out),
-            monitor::Reply::Text(text) => {
-                out.hex_text(&text);
-                Ok(Answer::Reply)
-            }
+            monitor::Reply::Text(text) => Ok(Answer::Words(text)),
             monitor::Reply::Later => Ok(Answer::None),
         }
     }

@@ -175,7 +175,7 @@ fn what_cannot_be_stepped_or_resumed_says_why() {
         &mut world,
         "info",
         &[
-            "stopped: the guest ended in a triple fault; registers and memory are as vCPU 0 left them, at start_kernel+0x0",
+            "state                      the guest ended in a triple fault; registers and memory are as vCPU 0 left them, at start_kernel+0x0",
         ],
     );
 }
