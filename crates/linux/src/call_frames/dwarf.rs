@@ -38,8 +38,13 @@ const FRAME_RSP: i64 = 24;
 /// Stack slots are counted in words, downwards.
 const DATA_ALIGNMENT: i64 = -8;
 
-/// Version 3, no augmentation, code in bytes, slots of −8 bytes, return address in register 16.
-const CIE_BODY: [u8; 15] = [
+/// A CIE of version 3: code counted in bytes, slots of −8 bytes, return address in register 16; its
+/// length first.
+const CIE: [u8; 20] = [
+    16,
+    0,
+    0,
+    0,
     0xff,
     0xff,
     0xff,
@@ -54,6 +59,36 @@ const CIE_BODY: [u8; 15] = [
     8,
     OFFSET | RETURN_ADDRESS,
     1,
+    0,
+    0,
+];
+
+/// The same for code that was interrupted rather than called from (augmentation `zS`): the caller's
+/// pc is the next instruction, not a return address, and its stack may be another one.
+const SIGNAL_CIE: [u8; 24] = [
+    20,
+    0,
+    0,
+    0,
+    0xff,
+    0xff,
+    0xff,
+    0xff,
+    3,
+    b'z',
+    b'S',
+    0,
+    1,
+    0x78,
+    RETURN_ADDRESS,
+    0,
+    DEF_CFA,
+    RSP,
+    8,
+    OFFSET | RETURN_ADDRESS,
+    1,
+    0,
+    0,
     0,
 ];
 
@@ -74,14 +109,12 @@ struct Piece {
     /// Up to where the code is described.
     address: u64,
     last: Option<Unwind>,
+    is_signal: bool,
 }
 
 impl FrameWriter {
     pub(super) fn new() -> Self {
-        let mut bytes = Vec::new();
-        let len = u32::try_from(CIE_BODY.len()).unwrap_or(0);
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(&CIE_BODY);
+        let bytes = [CIE.as_slice(), SIGNAL_CIE.as_slice()].concat();
         Self { bytes, piece: None }
     }
 
@@ -91,12 +124,18 @@ impl FrameWriter {
 
     /// Says how to unwind from `address` on, in a new piece if asked for.
     pub(super) fn row(&mut self, address: u64, unwind: &Unwind, begins_piece: bool) {
+        let is_signal = matches!(
+            unwind.frame,
+            Some(Frame::Registers { .. } | Frame::Interrupt { .. })
+        );
         let fits = self.piece.as_ref().is_some_and(|piece| {
-            !begins_piece && u32::try_from(address.wrapping_sub(piece.address)).is_ok()
+            !begins_piece
+                && piece.is_signal == is_signal
+                && u32::try_from(address.wrapping_sub(piece.address)).is_ok()
         });
         if !fits {
             self.end_piece(address);
-            self.begin_piece(address);
+            self.begin_piece(address, is_signal);
         }
         let Some(piece) = self.piece.as_mut() else {
             return;
@@ -122,17 +161,25 @@ impl FrameWriter {
         self.bytes
     }
 
-    fn begin_piece(&mut self, start: u64) {
+    fn begin_piece(&mut self, start: u64, is_signal: bool) {
+        let at = self.bytes.len();
         self.piece = Some(Piece {
-            at: self.bytes.len(),
+            at,
             start,
             address: start,
             last: None,
+            is_signal,
         });
-        // The length, and the pointer to the CIE, which is at 0.
-        self.bytes.extend_from_slice(&[0; 8]);
+        let cie = if is_signal { CIE.len() } else { 0 };
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes
+            .extend_from_slice(&u32::try_from(cie).unwrap_or(0).to_le_bytes());
         self.bytes.extend_from_slice(&start.to_le_bytes());
         self.bytes.extend_from_slice(&[0; 8]);
+        if is_signal {
+            // No augmentation data.
+            self.bytes.push(0);
+        }
     }
 
     fn end_piece(&mut self, end: u64) {
