@@ -6,14 +6,16 @@
 //! has the same points (rule B3), a client that removes and inserts the same breakpoint at each stop
 //! costs nothing, and a vCPU decides about a hit without asking anybody.
 
+mod key;
 mod patch;
 mod set;
 mod table;
 
+pub(crate) use key::{InsertError, MAX_POINTS, PointKey, PointKind, PointOwner};
 pub(crate) use patch::Patch;
 pub use set::PointSet;
 pub(crate) use set::SlotReport;
-pub(crate) use table::{InsertError, MAX_POINTS, PointKey, PointKind, PointOwner, PointTable};
+pub(crate) use table::PointTable;
 
 pub(crate) use patch::{mask_patches, write_under_patches};
 

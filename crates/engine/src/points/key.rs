@@ -1,0 +1,107 @@
+//! What names a point, who asked for it, and why it may be refused.
+
+use core::fmt;
+
+use trapline_arch::Gva;
+
+use crate::contract::WatchKind;
+use crate::session::SessionId;
+
+/// The most breakpoints and watchpoints at once, over all clients (rule S3).
+pub(crate) const MAX_POINTS: usize = 16 * 1024;
+
+/// The longest watched range in bytes: four slots of eight.
+pub(super) const MAX_WATCH_BYTES: u64 = 32;
+
+/// What a client asked for, by the number in its `Z` packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum PointKind {
+    /// `Z0`.
+    SoftwareBreakpoint,
+    /// `Z1`.
+    HardwareBreakpoint,
+    /// `Z2`, `Z3`, `Z4`.
+    Watchpoint(WatchKind),
+}
+
+/// What names a breakpoint or watchpoint: insertion and removal with the same key are one point
+/// (rule B4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PointKey {
+    /// What it is.
+    pub(crate) kind: PointKind,
+    /// Its virtual address, without tag bits.
+    pub(crate) address: Gva,
+    /// The packet's kind field: for watchpoints the length in bytes.
+    pub(crate) len: u64,
+}
+
+/// Why a point could not be inserted. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum InsertError {
+    /// The address is not mapped, or mapped to no memory, and no hardware slot is free to hold the
+    /// breakpoint instead.
+    NotMapped(Gva),
+    /// All hardware slots are in use; the number is how many there are.
+    NoFreeSlot(usize),
+    /// The watched length is zero or too long for the hardware.
+    BadLength(u64),
+    /// This hypervisor cannot do it at all.
+    Unsupported,
+    /// There are [`MAX_POINTS`] already.
+    TooMany,
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMapped(address) => write!(
+                f,
+                "{address} is not mapped now, and no hardware slot is free to wait for it there"
+            ),
+            Self::NoFreeSlot(count) => {
+                write!(
+                    f,
+                    "all {count} hardware slots are in use; delete a hardware breakpoint or watchpoint first"
+                )
+            }
+            Self::BadLength(len) => write!(
+                f,
+                "cannot watch {len} bytes: 1 to {MAX_WATCH_BYTES} fit into the hardware slots"
+            ),
+            Self::Unsupported => f.write_str("this hypervisor cannot do that"),
+            Self::TooMany => write!(f, "there are {MAX_POINTS} breakpoints already"),
+        }
+    }
+}
+
+impl core::error::Error for InsertError {}
+
+/// On whose behalf a point stands.
+///
+/// A session's packets and its monitor commands are two owners: a debugger removes what it planted
+/// without regard to what its user typed, and takes only its own breakpoints for breakpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum PointOwner {
+    /// The session's `Z` packets.
+    Packets(SessionId),
+    /// The session's monitor commands.
+    Monitor(SessionId),
+}
+
+impl PointOwner {
+    /// Returns the session, with which the point goes.
+    #[must_use]
+    pub(crate) const fn session(self) -> SessionId {
+        match self {
+            Self::Packets(session) | Self::Monitor(session) => session,
+        }
+    }
+}
+
+impl From<SessionId> for PointOwner {
+    fn from(session: SessionId) -> Self {
+        Self::Packets(session)
+    }
+}
