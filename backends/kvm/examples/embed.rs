@@ -9,7 +9,7 @@
 //! gdb -ex 'target remote /tmp/embed.sock' -ex 'x/6i $pc'
 //! ```
 
-use std::error::Error;
+use core::error::Error;
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 2. Lend the guest's memory and its vCPUs to the backend.
     let ram = Arc::new(GuestRam::new(Arc::new(memory)));
-    enter_at_code(&fd, &*ram)?;
+    enter_at_code(&fd, &ram)?;
     let vcpu = KvmVcpu::new(&vm, fd, VcpuId(0), ram.clone(), &report)?;
 
     // 3. Start a thread for each vCPU. Their stops go to the hub, which is made next; no vCPU runs

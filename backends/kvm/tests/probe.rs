@@ -1,5 +1,7 @@
 //! The probe on this machine's KVM.
 
+mod common;
+
 use core::time::Duration;
 
 use trapline_engine::StepMethod;
@@ -15,11 +17,8 @@ fn probe_is_quick_and_says_what_each_absence_costs() {
         println!("did not run: {problem}");
         return;
     }
-    assert!(
-        report.elapsed() < Duration::from_millis(100),
-        "took {:?}",
-        report.elapsed()
-    );
+    let limit = Duration::from_millis(if common::runs_on_tcg() { 2_000 } else { 100 });
+    assert!(report.elapsed() < limit, "took {:?}", report.elapsed());
     assert_eq!(report.capabilities().host, report.kind().description());
     assert!(
         report
@@ -42,7 +41,11 @@ fn hardware_virtualization_can_do_everything() {
             let broken = report
                 .findings()
                 .iter()
-                .filter(|finding| matches!(finding.state, FindingState::Broken(_)));
+                .filter(|finding| matches!(finding.state, FindingState::Broken(_)))
+                // QEMU's emulated SVM never intercepts int3.
+                .filter(|finding| {
+                    finding.subject != "software breakpoint" || !common::runs_on_tcg()
+                });
             assert_eq!(broken.collect::<Vec<_>>(), Vec::<&_>::new());
         }
         (None, kind) => println!("did not run: this is {}", kind.description()),

@@ -59,11 +59,16 @@ impl Finding {
 pub(super) fn findings(numbers: &Numbers, trials: &Trials, changes_threads: bool) -> Vec<Finding> {
     let mut findings = tried(trials);
     findings.extend(told(numbers));
-    findings.push(Finding::number(
-        "steps on the caller's thread",
-        changes_threads,
-        "speed: a client's single step waits for another thread (Linux before 6.12)",
-    ));
+    findings.push(Finding {
+        subject: "steps on the caller's thread",
+        state: if changes_threads {
+            FindingState::Present
+        } else {
+            let why = "a vCPU takes long to change threads, as on Linux before 6.12";
+            FindingState::Absent(why.to_owned())
+        },
+        lost: "speed: a client's single step waits for another thread",
+    });
     findings
 }
 
@@ -106,7 +111,11 @@ fn tried(trials: &Trials) -> Vec<Finding> {
         trial(
             "the guest's own int3 is handed back",
             &trials.returned_breakpoint,
-            "guests that use int3 themselves (kprobes, live patching, debuggers) go wrong",
+            if trials.breakpoint.passed() {
+                "guests that use int3 themselves (kprobes, live patching, debuggers) go wrong"
+            } else {
+                "nothing: the guest's own int3 goes to the guest at once"
+            },
         ),
         trial(
             "interrupts are held off in a step (KVM_GUESTDBG_BLOCKIRQ)",

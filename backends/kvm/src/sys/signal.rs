@@ -17,10 +17,13 @@ use libc::{c_int, siginfo_t};
 pub(crate) struct ThreadId(pub(crate) i32);
 
 impl ThreadId {
-    /// Returns the calling thread's.
+    /// Returns the calling thread's. It is asked for at each step, so the kernel is asked once.
     pub(crate) fn current() -> Self {
-        // SAFETY: gettid has no preconditions.
-        Self(unsafe { libc::gettid() })
+        thread_local! {
+            // SAFETY: gettid has no preconditions.
+            static CURRENT: ThreadId = ThreadId(unsafe { libc::gettid() });
+        }
+        CURRENT.with(|current| *current)
     }
 }
 

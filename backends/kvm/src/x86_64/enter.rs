@@ -82,7 +82,7 @@ impl KvmVcpu {
             self.run(&mode, around)
         } else if mode.steps {
             self.run(&mode.without_execution_at(pc), around)
-        } else if self.traits.honours_resume_flag {
+        } else if self.traits.honours_resume_flag && !mode.executes_behind(pc) {
             self.pass_by_flag(&mode, pc, around)
         } else {
             self.pass_by_step(&mode, pc, around)
@@ -90,6 +90,9 @@ impl KvmVcpu {
     }
 
     /// Passes the breakpoint at the pc as the processor provides for: by RFLAGS.RF.
+    ///
+    /// The processor clears the flag with the instruction. KVM, where it emulates the instruction,
+    /// does not, so a breakpoint on the very next instruction would be passed as well.
     fn pass_by_flag(
         &mut self,
         mode: &Mode,

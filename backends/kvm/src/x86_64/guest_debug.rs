@@ -21,6 +21,9 @@ use super::vcpu::{KvmVcpu, VcpuTraits, trap_flag};
 /// Exact data breakpoints (DR7.LE and DR7.GE), which manuals recommend to set.
 const EXACT: Dr7 = Dr7::new().with_le(true).with_ge(true);
 
+/// The longest instruction (SDM vol. 2A, "Instruction Format").
+const MAX_INSTRUCTION_BYTES: u64 = 15;
+
 /// What one run traps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mode {
@@ -66,6 +69,16 @@ impl Mode {
         self.hardware
             .iter()
             .any(|(_, point)| executes_at(point, address))
+    }
+
+    /// Returns whether an execution breakpoint is set where an instruction behind the one at
+    /// `address` can start.
+    pub(super) fn executes_behind(&self, address: Gva) -> bool {
+        let behind = |point: HardwarePoint| {
+            let distance = point.address.0.wrapping_sub(address.0);
+            point.access == PointAccess::Execute && (1..=MAX_INSTRUCTION_BYTES).contains(&distance)
+        };
+        self.hardware.iter().any(|(_, point)| behind(point))
     }
 
     /// Returns the bits of the slots in use, or `None` if the guest's own are in force.

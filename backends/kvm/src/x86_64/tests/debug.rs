@@ -9,8 +9,19 @@ use trapline_engine::{Entry, GuestEnd, PointAccess, PowerState, VmExit};
 
 use super::rig::{
     CODE, DATA, HANDLERS, Interrupts, POWER_OFF, RegisterPath, Rig, STACK, STEPPED, enter,
-    eventually, hit, on_both_paths, point, report, slots, step,
+    eventually, hit, on_both_paths, point, report, runs_on_tcg, slots, step,
 };
+
+/// Whether a breakpoint instruction leaves the guest; if not, says so.
+fn breakpoints_come_back() -> bool {
+    let Some(report) = report() else { return false };
+    let come = report.capabilities().software_breakpoints;
+    if !come {
+        assert!(runs_on_tcg(), "{report}");
+        println!("did not run: QEMU's emulated SVM never intercepts int3");
+    }
+    come
+}
 
 fn execute(address: u64) -> Entry {
     Entry {
@@ -158,6 +169,9 @@ fn watchpoints_report_writes_and_reads_by_slot() {
 
 #[test]
 fn a_breakpoint_instruction_comes_back_with_the_pc_on_it() {
+    if !breakpoints_come_back() {
+        return;
+    }
     on_both_paths(|rig| {
         rig.load(&[0x90, 0xcc, 0x90]);
         assert_eq!(rig.enter(Entry::default()), VmExit::BreakpointInstruction);
@@ -175,6 +189,9 @@ fn a_breakpoint_instruction_comes_back_with_the_pc_on_it() {
 
 #[test]
 fn the_guests_own_breakpoint_returns_past_the_instruction() {
+    if !breakpoints_come_back() {
+        return;
+    }
     on_both_paths(|rig| {
         // nop; int3; nop, with a handler that returns
         rig.load(&[0x90, 0xcc, 0x90]);
@@ -200,6 +217,9 @@ fn the_guests_own_breakpoint_returns_past_the_instruction() {
 
 #[test]
 fn an_exception_that_waits_for_delivery_survives_a_stop_and_a_look() {
+    if !breakpoints_come_back() {
+        return;
+    }
     on_both_paths(|rig| {
         rig.load(&[0xcc]);
         assert_eq!(rig.enter(Entry::default()), VmExit::BreakpointInstruction);
@@ -326,13 +346,19 @@ fn a_vcpu_that_waits_for_sipi_is_not_started_and_keeps_its_breakpoints() {
         assert_eq!(exit, VmExit::Interrupted, "a stop request reaches it");
         assert_eq!(second.power_state(), PowerState::WaitingForStart);
         control.clear_stop();
+        // The emulator's own processor dies of an execution breakpoint in real mode.
+        let (entry, stops) = if runs_on_tcg() {
+            (step(), STEPPED)
+        } else {
+            (execute(0x5001), hit(1))
+        };
         let exit = thread::scope(|scope| {
-            let run = scope.spawn(|| enter(second, gate, bus, execute(0x5001)));
+            let run = scope.spawn(|| enter(second, gate, bus, entry));
             eventually("the vCPU waits in KVM", || control.is_in_guest());
             assert_eq!(enter(first, gate, bus, Entry::default()), POWER_OFF);
             run.join().unwrap()
         });
-        assert_eq!(exit, hit(1), "it has its breakpoint from the start");
+        assert_eq!(exit, stops, "what was asked for holds from the start");
         assert_eq!(second.linear_pc().unwrap().0, 0x5001);
         assert_eq!(second.power_state(), PowerState::On);
         assert_eq!(enter(second, gate, bus, step()), STEPPED);

@@ -62,6 +62,11 @@ pub(super) fn report() -> Option<&'static KvmReport> {
     Some(report)
 }
 
+/// Whether this machine itself is emulated by QEMU, whose SVM has gaps.
+pub(super) fn runs_on_tcg() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
+}
+
 /// Whether registers are taken from the shared page or by system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RegisterPath {
