@@ -20,6 +20,9 @@ use crate::{
     process::{LocalProcess, Process},
 };
 
+/// What guests have unless a scenario says otherwise. The tiny ones use no more than 4 MiB.
+const DEFAULTS: [(&str, &str); 2] = [("--console", "none"), ("--memory", "16M")];
+
 /// What to boot.
 #[derive(Clone, Debug)]
 pub enum Image {
@@ -114,8 +117,10 @@ impl GuestBuilder {
         if !self.runs_at_once {
             arguments.push("--wait".to_owned());
         }
-        if !self.more.iter().any(|option| option == "--console") {
-            arguments.extend(["--console".to_owned(), "none".to_owned()]);
+        for (option, value) in DEFAULTS {
+            if !self.more.iter().any(|given| given == option) {
+                arguments.extend([option, value].map(str::to_owned));
+            }
         }
         arguments.extend(["--cpus".to_owned(), self.cpus.to_string()]);
         arguments.extend(["--listen".to_owned(), format!("unix:{socket}")]);

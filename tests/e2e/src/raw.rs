@@ -143,7 +143,10 @@ impl RawClient {
         let end = Instant::now() + limit;
         loop {
             if let Some(answer) = self.next_answer() {
-                self.transcript.say("raw", format!("{answer:?}"));
+                match &answer {
+                    Answer::Packet(body) => self.transcript.say("raw", shown(body)),
+                    other => self.transcript.say("raw", format!("{other:?}")),
+                }
                 return Ok(answer);
             }
             let left = end.saturating_duration_since(Instant::now());

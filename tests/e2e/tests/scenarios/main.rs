@@ -2,6 +2,13 @@
 
 mod basics;
 mod breakpoints;
+mod ends;
+mod interrupts;
+mod own;
+mod protocol;
+mod sessions;
+mod smp;
+mod startup;
 mod steps;
 mod watchpoints;
 
@@ -15,6 +22,13 @@ use trapline_e2e::{
 const GROUPS: &[Group] = &[
     group("basics", basics::SCENARIOS),
     group("breakpoints", breakpoints::SCENARIOS),
+    group("ends", ends::SCENARIOS),
+    group("interrupts", interrupts::SCENARIOS),
+    group("own", own::SCENARIOS),
+    group("protocol", protocol::SCENARIOS),
+    group("sessions", sessions::SCENARIOS),
+    group("smp", smp::SCENARIOS),
+    group("startup", startup::SCENARIOS),
     group("steps", steps::SCENARIOS),
     group("watchpoints", watchpoints::SCENARIOS),
 ];
