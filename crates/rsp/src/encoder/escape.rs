@@ -5,12 +5,15 @@
 //! ```
 //! Source: GDB manual, "Overview" (of the protocol), on binary data.
 
+use alloc::vec::Vec;
+
 use super::Encoder;
 
 /// How much is compared at once. Most chunks, of random data too, have no reserved byte.
 const CHUNK_BYTES: usize = 16;
-/// How many reserved bytes are counted in a `u8` before it could wrap.
-const COUNT_BYTES: usize = 128;
+/// How many reserved bytes are counted in a `u8` before it could wrap, and how much of a prefix is
+/// held against the limit at once.
+const BLOCK_BYTES: usize = 128;
 
 /// Compares without a branch, so that a compiler compares a whole chunk by vector instructions.
 const fn is_reserved(byte: u8) -> bool {
@@ -22,7 +25,7 @@ pub(super) const fn is_reserved_char(character: char) -> bool {
 }
 
 fn escaped_len_bytes(data: &[u8]) -> usize {
-    data.chunks(COUNT_BYTES).fold(data.len(), |len, chunk| {
+    data.chunks(BLOCK_BYTES).fold(data.len(), |len, chunk| {
         let count = |sum: u8, &byte: &u8| sum.wrapping_add(u8::from(is_reserved(byte)));
         len.saturating_add(usize::from(chunk.iter().fold(0, count)))
     })
@@ -31,11 +34,11 @@ fn escaped_len_bytes(data: &[u8]) -> usize {
 impl Encoder<'_> {
     /// Writes binary data with the reserved bytes `#`, `$`, `}` and `*` escaped.
     pub fn binary(&mut self, data: &[u8]) -> &mut Self {
-        let len_bytes = escaped_len_bytes(data);
-        if self.has_room(len_bytes) {
-            let start = self.out.len();
-            self.out.resize(start.saturating_add(len_bytes), 0);
-            escape(data, self.out.get_mut(start..).unwrap_or_default());
+        // The exact length takes a look at each byte, so it is left for data that may not fit.
+        let most_bytes = data.len().saturating_mul(2);
+        let fits = !self.overflowed && most_bytes <= self.remaining_bytes();
+        if fits || self.has_room(escaped_len_bytes(data)) {
+            append(data, self.out);
         }
         self
     }
@@ -43,57 +46,81 @@ impl Encoder<'_> {
     /// Writes as much of `data` as the limit allows, escaped, and returns how many bytes of
     /// `data` that was. It never overflows: replies to `x`, `qXfer` and `vFile:pread` may be short.
     pub fn binary_prefix(&mut self, data: &[u8]) -> usize {
-        let room = self.remaining_bytes();
-        let mut fitting = data.get(..room).unwrap_or(data);
-        if escaped_len_bytes(fitting) > room {
-            let mut used: usize = 0;
-            let count = fitting.iter().take_while(|&&byte| {
-                used = used.saturating_add(if is_reserved(byte) { 2 } else { 1 });
-                used <= room
-            });
-            let count = count.count();
-            fitting = fitting.get(..count).unwrap_or_default();
+        let mut taken: usize = 0;
+        for block in data.chunks(BLOCK_BYTES) {
+            let fitting = if self.overflowed {
+                &[]
+            } else {
+                fitting_prefix(block, self.remaining_bytes())
+            };
+            append(fitting, self.out);
+            taken = taken.saturating_add(fitting.len());
+            if fitting.len() < block.len() {
+                break;
+            }
         }
-        self.binary(fitting);
-        fitting.len()
+        taken
     }
 }
 
-/// Writes `data`, escaped, to `to`, which is as long as [`escaped_len_bytes`] says.
-fn escape(data: &[u8], mut to: &mut [u8]) {
-    let (chunks, rest) = data.as_chunks::<CHUNK_BYTES>();
-    for chunk in chunks {
-        if chunk
-            .iter()
-            .fold(false, |found, &byte| found | is_reserved(byte))
-        {
-            to = escape_bytewise(chunk, to);
-        } else if let Some((head, tail)) = to.split_first_chunk_mut() {
-            *head = *chunk;
-            to = tail;
-        } else {
+/// Returns as much of `data` as takes at most `room` bytes when it is escaped.
+fn fitting_prefix(data: &[u8], room: usize) -> &[u8] {
+    if data.len().saturating_mul(2) <= room {
+        return data;
+    }
+    let mut used: usize = 0;
+    let fitting = data.iter().take_while(|&&byte| {
+        used = used.saturating_add(if is_reserved(byte) { 2 } else { 1 });
+        used <= room
+    });
+    data.get(..fitting.count()).unwrap_or_default()
+}
+
+/// Appends `data`, escaped, to `out`.
+///
+/// A chunk is copied whole and then cut at its first reserved byte, if it has one: copies of a
+/// fixed length cost least.
+fn append(data: &[u8], out: &mut Vec<u8>) {
+    out.reserve(data.len().saturating_add(data.len() / CHUNK_BYTES));
+    let mut rest = data;
+    while let Some((chunk, behind)) = rest.split_first_chunk::<CHUNK_BYTES>() {
+        out.extend_from_slice(chunk);
+        let none = |found, &byte: &u8| found | is_reserved(byte);
+        if !chunk.iter().fold(false, none) {
+            rest = behind;
+            continue;
+        }
+        let plain = first_reserved(chunk);
+        out.truncate(out.len().saturating_sub(CHUNK_BYTES.saturating_sub(plain)));
+        let (Some(&byte), Some(behind)) = (chunk.get(plain), rest.get(plain.saturating_add(1)..))
+        else {
             return;
+        };
+        out.extend_from_slice(&[b'}', byte ^ 0x20]);
+        rest = behind;
+    }
+    for &byte in rest {
+        if is_reserved(byte) {
+            out.extend_from_slice(&[b'}', byte ^ 0x20]);
+        } else {
+            out.push(byte);
         }
     }
-    escape_bytewise(rest, to);
 }
 
-/// Writes `data`, escaped, to the front of `to` and returns what is left of it.
-fn escape_bytewise<'to>(data: &[u8], mut to: &'to mut [u8]) -> &'to mut [u8] {
-    for &byte in data {
-        if is_reserved(byte) {
-            let Some((head, tail)) = core::mem::take(&mut to).split_first_chunk_mut() else {
-                break;
-            };
-            *head = [b'}', byte ^ 0x20];
-            to = tail;
-        } else {
-            let Some((head, tail)) = core::mem::take(&mut to).split_first_mut() else {
-                break;
-            };
-            *head = byte;
-            to = tail;
-        }
-    }
-    to
+/// Returns the index of the first reserved byte, or the length if there is none. All bytes are
+/// compared at once: where the first one is cannot be foretold, and a loop's end would be mispredicted.
+fn first_reserved(chunk: &[u8; CHUNK_BYTES]) -> usize {
+    let word = u128::from_le_bytes(*chunk);
+    let marks = [b'#', b'$', b'}', b'*'].map(|byte| marks_of(word, byte));
+    let mark = marks.into_iter().fold(0, |all, marks| all | marks);
+    usize::try_from(mark.trailing_zeros() / u8::BITS).unwrap_or(CHUNK_BYTES)
+}
+
+/// Sets the top bit of each byte of `word` that equals `byte`. Above the first of them there may be
+/// more marks than that.
+const fn marks_of(word: u128, byte: u8) -> u128 {
+    const ONES: u128 = u128::MAX / 0xff;
+    let zeroed = word ^ ONES.wrapping_mul(byte as u128);
+    zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7)
 }
