@@ -12,8 +12,18 @@ use crate::core::Context;
 /// How much memory is looked at in one go where the client asks for a result and not the bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How much memory is put into a reply in one go.
+const BLOCK_BYTES: usize = 16 * 1024;
+
 /// The most memory that one search or checksum goes through (rule S3).
 const MAX_SCAN_BYTES: u64 = 1 << 30;
+
+/// Whether a reply has room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Left,
+    Full,
+}
 
 impl Session {
     pub(super) fn read_memory(
@@ -23,9 +33,11 @@ impl Session {
         out: &mut Encoder<'_>,
         context: &mut Context<'_>,
     ) -> Answered {
-        let data = self.read_for_reply(address, len_bytes, PACKET_SIZE_BYTES / 2, context)?;
-        out.hex_bytes(&data);
-        self.scratch = data;
+        let limit_bytes = PACKET_SIZE_BYTES / 2;
+        self.read_for_reply(address, len_bytes, limit_bytes, context, |block| {
+            out.hex_bytes(block);
+            Room::Left
+        })?;
         Ok(Answer::Reply)
     }
 
@@ -41,12 +53,16 @@ impl Session {
         if len_bytes == 0 && self.is_lldb {
             return reply::ok(out);
         }
-        let data = self.read_for_reply(address, len_bytes, PACKET_SIZE_BYTES, context)?;
         if !self.is_lldb {
             out.text("b");
         }
-        out.binary_prefix(&data);
-        self.scratch = data;
+        self.read_for_reply(address, len_bytes, PACKET_SIZE_BYTES, context, |block| {
+            if out.binary_prefix(block) == block.len() {
+                Room::Left
+            } else {
+                Room::Full
+            }
+        })?;
         Ok(Answer::Reply)
     }
 
@@ -118,7 +134,8 @@ impl Session {
         reply::text(out, "0")
     }
 
-    /// Reads at most `limit_bytes`. A range that leaves mapped memory gives its mapped part (rule
+    /// Reads at most `limit_bytes`, and hands them on block by block while they are in the
+    /// processor's nearest cache. A range that leaves mapped memory gives its mapped part (rule
     /// M1); only a range of which not even the first byte can be read is refused.
     fn read_for_reply(
         &mut self,
@@ -126,15 +143,27 @@ impl Session {
         len_bytes: u64,
         limit_bytes: usize,
         context: &mut Context<'_>,
-    ) -> Result<Vec<u8>, Refusal> {
+        mut write: impl FnMut(&[u8]) -> Room,
+    ) -> Result<(), Refusal> {
         let len = usize::try_from(len_bytes)
             .unwrap_or(limit_bytes)
             .min(limit_bytes);
-        let data = self.read_at(address, len, context)?;
-        if data.is_empty() && len > 0 {
+        let mut done: usize = 0;
+        while done < len {
+            let wanted = len.saturating_sub(done).min(BLOCK_BYTES);
+            let block = self.read_at(address.wrapping_add(done as u64), wanted, context)?;
+            let read = block.len();
+            let room = write(&block);
+            self.scratch = block;
+            done = done.saturating_add(read);
+            if read < wanted || room == Room::Full {
+                break;
+            }
+        }
+        if done == 0 && len > 0 {
             return Err(cannot_access("read", address));
         }
-        Ok(data)
+        Ok(())
     }
 
     /// Reads up to `len_bytes` in the address space that the client has chosen.
