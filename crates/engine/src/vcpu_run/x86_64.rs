@@ -10,16 +10,18 @@
 //! | `POPF`, `IRET` | trap flag; the guest's own TF is then what the image held |
 //! | `INT n`, `INT3`, `INTO`, `INT1`, `SYSCALL`, `SYSENTER`, `SYSRET`, `SYSEXIT` | no trap flag: run to the one place it leads to |
 //! | `MOV SS`, `POP SS` | no trap flag, which would trap one instruction late: run to a breakpoint behind it |
-//! | any that faults | a hardware breakpoint at the handler; then clear TF in the frame |
+//! | any that may fault | a hardware breakpoint at the handler; then clear TF in the frame |
 //!
 //! Source: SDM vol. 3B, "Single-Step Exception Condition"; APM vol. 2, "Single Stepping".
+
+mod certain;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use trapline_arch::x86_64::control::Rflags;
 use trapline_arch::x86_64::debug::{DebugRegisters, SlotKind};
-use trapline_arch::x86_64::instruction::{self, StepClass};
+use trapline_arch::x86_64::instruction::{self, Decoded, StepClass};
 use trapline_arch::x86_64::mode::{self, CpuMode};
 use trapline_arch::x86_64::{interrupts, registers};
 use trapline_arch::{Gva, RegisterFile, RegisterGroup, RegisterGroups};
@@ -144,6 +146,10 @@ pub(super) fn plan(
         None => next.lead(run.cpu.file()),
     };
     let guest_tf = Rflags::read(run.cpu.file()).tf();
+    if lead == Lead::Next && slots.is_empty() && next.cannot_fault(run, vcpu)? {
+        // The guest's own debug registers stay in force, and nothing has to be set.
+        return Ok(StepPlan::by_trap(guest_tf, After::Nothing));
+    }
     let own = run.guest_points(vcpu)?;
     let plan = match lead {
         Lead::Next => StepPlan::by_trap(guest_tf, next.after(run, vcpu)?),
@@ -210,6 +216,7 @@ enum Lead {
 /// The instruction about to be stepped.
 struct NextInstruction {
     pc: Gva,
+    decoded: Option<Decoded>,
     len_bytes: u64,
     class: Option<StepClass>,
     /// The size of the values that an IRET takes from the stack.
@@ -226,10 +233,11 @@ impl NextInstruction {
         let decoded = instruction::decode_next(code, run.cpu.file());
         Ok(Self {
             pc,
+            decoded,
             len_bytes: decoded
                 .as_ref()
                 .map_or(0, |decoded| decoded.len_bytes() as u64),
-            class: decoded.map(|decoded| decoded.class()),
+            class: decoded.as_ref().map(Decoded::class),
             return_size_bytes: decoded
                 .and_then(|decoded| decoded.interrupt_return_size_bytes())
                 .unwrap_or(0),

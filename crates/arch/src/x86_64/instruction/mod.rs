@@ -6,6 +6,7 @@
 
 mod class;
 mod disassembly;
+mod faults;
 mod operands;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};

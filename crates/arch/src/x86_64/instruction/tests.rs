@@ -327,3 +327,68 @@ fn code_has_the_modes_size() {
     Cr0::new().write(&mut file);
     assert_eq!(decode_next(&[0x48, 0x90], &file).unwrap().len_bytes(), 1);
 }
+
+#[test]
+fn instructions_that_fault_by_memory_alone() {
+    let known: [&[u8]; 16] = [
+        &[0x90],
+        &[0x48, 0x89, 0xc3],                   // mov rbx, rax
+        &[0x48, 0x89, 0x03],                   // mov [rbx], rax
+        &[0x48, 0xff, 0x04, 0x25, 0, 0, 0, 0], // inc qword ptr [0]
+        &[0xe8, 0, 0, 0, 0],                   // call
+        &[0xeb, 0xfe],                         // jmp
+        &[0x75, 0x10],                         // jne
+        &[0xc3],                               // ret
+        &[0x55],                               // push rbp
+        &[0xff, 0x33],                         // push [rbx]
+        &[0x5d],                               // pop rbp
+        &[0xc9],                               // leave
+        &[0x48, 0x8d, 0x04, 0x0b],             // lea rax, [rbx + rcx]
+        &[0x48, 0x87, 0xc3],                   // xchg rbx, rax
+        &[0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0], // mov eax, fs:[0]
+        &[0xf3, 0x0f, 0x1e, 0xfa],             // endbr64
+    ];
+    let unknown: [&[u8]; 17] = [
+        &[0x48, 0xf7, 0xf3],       // div rbx
+        &[0x48, 0x87, 0x03],       // xchg [rbx], rax
+        &[0xf0, 0x48, 0xff, 0x03], // lock inc qword ptr [rbx]
+        &[0x8f, 0x03],             // pop [rbx]
+        &[0x8e, 0xd8],             // mov ds, eax
+        &[0x0f, 0x20, 0xd8],       // mov rax, cr3
+        &[0x0f, 0x21, 0xf8],       // mov rax, dr7
+        &[0xff, 0xd0],             // call rax
+        &[0xff, 0x23],             // jmp [rbx]
+        &[0x9d],                   // popf
+        &[0x48, 0xcf],             // iretq
+        &[0xcb],                   // retf
+        &[0xf3, 0xa4],             // rep movsb
+        &[0x0f, 0x10, 0x03],       // movups xmm0, [rbx]
+        &[0x0f, 0x05],             // syscall
+        &[0x0f, 0x0b],             // ud2
+        &[0xf4],                   // hlt
+    ];
+    let judged = |bytes: &[u8]| {
+        decode(bytes, CodeSize::Bits64, 0x1000)
+            .unwrap()
+            .faults_by_memory_alone()
+    };
+    for bytes in known {
+        assert!(judged(bytes), "{bytes:x?}");
+    }
+    for bytes in unknown {
+        assert!(!judged(bytes), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn branch_targets_are_those_of_direct_branches() {
+    let target = |bytes: &[u8]| {
+        decode(bytes, CodeSize::Bits64, 0x1000)
+            .unwrap()
+            .branch_target()
+    };
+    assert_eq!(target(&[0xe8, 0x10, 0, 0, 0]), Some(0x1015));
+    assert_eq!(target(&[0xeb, 0xfe]), Some(0x1000));
+    assert_eq!(target(&[0xff, 0xd0]), None);
+    assert_eq!(target(&[0x90]), None);
+}
