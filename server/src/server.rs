@@ -89,7 +89,9 @@ impl Server {
             self.close_broken();
             let sessions = self.hub.watch();
             let ready = self.wait(&sessions)?;
-            self.hub.waker().clear();
+            if ready.first().is_some_and(|flags| !flags.is_empty()) {
+                self.hub.waker().clear();
+            }
             self.accept(&ready);
             let streams = ready
                 .into_iter()
