@@ -128,11 +128,16 @@ impl RawClient {
     /// # Errors
     /// As with [`RawClient::ask`]; also when the answer is no stop reply.
     pub fn resume(&mut self, body: &str) -> Result<String> {
-        let answer = self.ask(body)?;
-        if let Err(error) = StopReply::parse(answer.as_bytes()) {
-            bail!("{body} was answered by {answer:?}: {error}");
+        self.packet(body)?;
+        loop {
+            let answer = self.answer()?;
+            match StopReply::parse(answer.as_bytes()) {
+                // Text for the user comes before a stop.
+                Ok(StopReply::Output(_)) => {}
+                Ok(_) => return Ok(answer),
+                Err(error) => bail!("{body} was answered by {answer:?}: {error}"),
+            }
         }
-        Ok(answer)
     }
 
     /// Waits for whatever comes next.

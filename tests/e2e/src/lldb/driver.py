@@ -25,8 +25,10 @@ def check(error, what):
 
 
 class Driver:
-    def __init__(self, debugger):
-        self.debugger = debugger
+    def __init__(self):
+        # Not the program's own debugger: a thread of that handles events too, and LLDB is not
+        # consistent to two who look at the same stop.
+        self.debugger = lldb.SBDebugger.Create(False)
         self.debugger.SetAsync(True)
         self.listener = lldb.SBListener("trapline-e2e")
         self.target = None
@@ -249,11 +251,11 @@ def function(frame):
     return frame.GetFunctionName()
 
 
-def serve(debugger):
+def serve():
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(os.environ["TRAPLINE_E2E_DRIVER"])
     stream = connection.makefile("rw")
-    driver = Driver(debugger)
+    driver = Driver()
     for line in stream:
         request = json.loads(line)
         try:
@@ -266,5 +268,5 @@ def serve(debugger):
         stream.flush()
 
 
-def __lldb_init_module(debugger, _):
-    serve(debugger)
+def __lldb_init_module(_debugger, _):
+    serve()

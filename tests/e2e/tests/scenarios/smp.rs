@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use trapline_e2e::{Kind, LIMIT, Reason, Stage, Watch};
+use trapline_e2e::{Debugger, Kind, LIMIT, Reason, RunningGuest, Stage, Watch};
 use trapline_guests::{LATE_AP, SMP_PING_PONG};
 
 crate::scenarios! {
@@ -57,6 +57,7 @@ fn simultaneous_hits(stage: &Stage, cpus: u32, hardware: bool) -> Result<()> {
         }
     }
     debugger.delete(point)?;
+    soon(&guest, &mut *debugger)?;
     debugger.cont_to_end()?;
     guest.expect_passed()
 }
@@ -67,8 +68,15 @@ fn a_hit_whose_breakpoint_is_deleted_is_not_reported(stage: &Stage) -> Result<()
     let point = debugger.break_at(&guest.symbol("meet")?.into())?;
     debugger.cont_to(point)?;
     debugger.delete(point)?;
+    soon(&guest, &mut *debugger)?;
     debugger.cont_to_end()?;
     guest.expect_passed()
+}
+
+/// Lets the guest end after two more rounds: turns are slow where there are fewer processors than
+/// vCPUs.
+fn soon(guest: &RunningGuest, debugger: &mut dyn Debugger) -> Result<()> {
+    debugger.write(guest.symbol("rounds")?, &2u64.to_le_bytes())
 }
 
 fn a_step_moves_one_vcpu(stage: &Stage) -> Result<()> {
@@ -99,6 +107,7 @@ fn a_step_moves_one_vcpu(stage: &Stage) -> Result<()> {
     if stage.kind() == Kind::Gdb {
         debugger.console("set scheduler-locking off")?;
     }
+    soon(&guest, &mut *debugger)?;
     debugger.cont_to_end()?;
     guest.expect_passed()
 }
@@ -155,7 +164,11 @@ fn a_vcpu_that_waits_for_its_start_is_listed_and_not_started(stage: &Stage) -> R
         ensure!(debugger.threads()?.len() == 3);
         ensure!(debugger.read_u64(guest.symbol("ap_count")?)? == 0);
     }
+    let work = debugger.break_at(&guest.symbol("work_alone")?.into())?;
+    debugger.cont_to(work)?;
+    debugger.cont_to(work)?;
     ensure!(debugger.read_u64(guest.symbol("alone")?)? > 0);
+    ensure!(debugger.read_u64(guest.symbol("ap_count")?)? == 0);
     Ok(())
 }
 

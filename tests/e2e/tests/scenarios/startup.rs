@@ -85,6 +85,7 @@ fn a_socket_in_use_is_refused_and_stays_with_its_owner(stage: &Stage) -> Result<
         "{text}"
     );
     ensure!(client.ask("qC")?.starts_with("QC"));
+    drop(client);
     let mut client = stage.client(&guest)?;
     ensure!(client.ask("D")? == "OK");
     guest.expect_passed()
