@@ -61,7 +61,7 @@ impl KvmVcpu {
             return Ok(registers);
         }
         let mut registers = if self.cache.page_general {
-            self.fd.sync_regs().regs
+            self.fd.sync_regs_mut().regs
         } else {
             self.fd.get_regs()?
         };
@@ -88,7 +88,7 @@ impl KvmVcpu {
             return Ok(registers);
         }
         let registers = if self.cache.page_system {
-            self.fd.sync_regs().sregs
+            self.fd.sync_regs_mut().sregs
         } else {
             self.fd.get_sregs()?
         };
