@@ -24,6 +24,13 @@ pub(crate) struct Term {
     pub(crate) layout: Arc<Layout>,
 }
 
+impl Term {
+    /// Returns how much memory the term takes, in bytes. The layout is the session's.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>().saturating_add(self.expression.memory_bytes())
+    }
+}
+
 /// When a breakpoint or watchpoint counts as a hit.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Condition {

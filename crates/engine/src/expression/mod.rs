@@ -67,6 +67,12 @@ impl Expression {
         decode::decode(bytecode).map(|operations| Self { operations })
     }
 
+    /// Returns how much memory the decoded expression takes, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.operations)
+    }
+
     /// Evaluates the expression and returns the top of its stack; a condition holds if that is not
     /// zero.
     ///

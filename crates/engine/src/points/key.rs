@@ -10,6 +10,10 @@ use crate::session::SessionId;
 /// The most breakpoints and watchpoints at once, over all clients (rule S3).
 pub(crate) const MAX_POINTS: usize = 16 * 1024;
 
+/// The most memory that the conditions of all points take, in bytes (rule S3): a decoded expression
+/// takes sixteen times its bytecode.
+pub(super) const MAX_CONDITION_BYTES: usize = 4 * 1024 * 1024;
+
 /// The longest watched range in bytes: four slots of eight.
 pub(super) const MAX_WATCH_BYTES: u64 = 32;
 
@@ -51,6 +55,8 @@ pub(crate) enum InsertError {
     Unsupported,
     /// There are [`MAX_POINTS`] already.
     TooMany,
+    /// The conditions of all points would take more than [`MAX_CONDITION_BYTES`].
+    ConditionsTooLong,
 }
 
 impl fmt::Display for InsertError {
@@ -72,6 +78,10 @@ impl fmt::Display for InsertError {
             ),
             Self::Unsupported => f.write_str("this hypervisor cannot do that"),
             Self::TooMany => write!(f, "there are {MAX_POINTS} breakpoints already"),
+            Self::ConditionsTooLong => write!(
+                f,
+                "the conditions of all breakpoints take more than {MAX_CONDITION_BYTES} bytes"
+            ),
         }
     }
 }

@@ -101,6 +101,14 @@ impl Patch {
         self.saved.load(Ordering::Acquire).to_le_bytes()
     }
 
+    /// Returns whether the instruction stands in memory; the guest may have overwritten it.
+    fn stands(&self, memory: &dyn GuestMemory) -> bool {
+        !self.is_lifted()
+            && self
+                .current(memory)
+                .is_some_and(|bytes| self.is_instruction(bytes))
+    }
+
     fn is_lifted(&self) -> bool {
         self.lifted.load(Ordering::Acquire)
     }
@@ -155,7 +163,7 @@ pub(crate) fn write_under_patches(
 ) -> usize {
     let mut done: usize = 0;
     for patch in overlapping(sorted, start, bytes.len()) {
-        if patch.is_lifted() {
+        if !patch.stands(memory) {
             continue;
         }
         for index in 0..patch.len() {

@@ -2,13 +2,13 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use trapline_arch::{Gpa, Gva};
 
-use super::Patch;
+use super::{Patch, mask_patches};
 use crate::condition::Condition;
-use crate::contract::{HardwarePoint, HardwarePoints, WatchKind};
+use crate::contract::{GuestMemory, HardwarePoint, HardwarePoints, WatchKind};
 
 /// A breakpoint at a patched instruction.
 #[derive(Clone, Debug)]
@@ -49,8 +49,12 @@ pub(crate) struct HardwareUse {
     pub(crate) point: HardwarePoint,
     /// What a hit is reported as.
     pub(crate) report: SlotReport,
+    /// Where the watched memory was when the watchpoint was set.
+    pub(super) gpa: Option<Gpa>,
     /// What stood in the watched memory when last looked at, little-endian.
     pub(super) last_value: AtomicU64,
+    /// Whether it was looked at.
+    pub(super) is_value_known: AtomicBool,
 }
 
 /// The points in force during one resume.
@@ -143,10 +147,36 @@ impl PointSet {
 
 impl HardwareUse {
     /// Remembers what stands in the watched memory now. Returns whether that is what stood there
-    /// before: an access that changed nothing was, as far as can be told, a read.
+    /// before: an access that changed nothing was, as far as can be told, a read. So is one before
+    /// which nothing was known.
     #[must_use]
     pub(crate) fn note_value(&self, value: u64) -> bool {
-        self.last_value.swap(value, Ordering::AcqRel) == value
+        let was_known = self.is_value_known.swap(true, Ordering::AcqRel);
+        let is_same = self.last_value.swap(value, Ordering::AcqRel) == value;
+        is_same || !was_known
+    }
+
+    /// Looks at the memory of a read watchpoint before vCPUs run.
+    pub(super) fn look(&self, memory: &dyn GuestMemory, patches: &[Arc<Patch>]) {
+        let SlotReport::Watchpoint {
+            kind: WatchKind::Read,
+            ..
+        } = self.report
+        else {
+            return;
+        };
+        let mut bytes = [0; 8];
+        let len = usize::from(self.point.len_bytes).min(bytes.len());
+        let watched = bytes.get_mut(..len).unwrap_or_default();
+        let read = self.gpa.map(|gpa| {
+            let read = memory.read_physical(gpa, watched);
+            mask_patches(patches, gpa, watched);
+            read
+        });
+        self.is_value_known
+            .store(read == Some(len), Ordering::Release);
+        self.last_value
+            .store(u64::from_le_bytes(bytes), Ordering::Release);
     }
 
     fn is_execute(&self) -> bool {

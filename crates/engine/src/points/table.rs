@@ -3,11 +3,13 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use trapline_arch::{Gpa, Gva};
 
-use super::key::{InsertError, MAX_POINTS, MAX_WATCH_BYTES, PointKey, PointKind, PointOwner};
+use super::key::{
+    InsertError, MAX_CONDITION_BYTES, MAX_POINTS, MAX_WATCH_BYTES, PointKey, PointKind, PointOwner,
+};
 use super::set::{HardwareUse, PointSet, SlotReport, SoftwarePoint};
 use super::{Patch, mask_patches, write_under_patches};
 use crate::condition::{Condition, Term};
@@ -16,6 +18,9 @@ use crate::contract::{
     WatchKind,
 };
 use crate::session::SessionId;
+
+/// The smallest page.
+const PAGE_BYTES: u64 = 4096;
 
 #[derive(Debug)]
 struct Claim {
@@ -33,9 +38,19 @@ enum Place {
 struct Point {
     claims: Vec<Claim>,
     place: Place,
+    /// Where the address was mapped when the point was inserted.
+    mapped: Option<Gpa>,
 }
 
 impl Point {
+    /// Returns how much memory the conditions of one owner take.
+    fn condition_bytes(&self, owner: PointOwner) -> usize {
+        let own = self.claims.iter().filter(|claim| claim.owner == owner);
+        own.flat_map(|claim| &claim.conditions)
+            .map(Term::memory_bytes)
+            .sum()
+    }
+
     /// A hit counts when it does for any of the clients that asked.
     fn condition(&self) -> Condition {
         if self.claims.iter().any(|claim| claim.conditions.is_empty()) {
@@ -59,6 +74,8 @@ pub(crate) struct PointTable {
     capabilities: Capabilities,
     published: Arc<PointSet>,
     is_stale: bool,
+    /// How much memory all conditions take.
+    condition_bytes: usize,
 }
 
 impl PointTable {
@@ -72,6 +89,7 @@ impl PointTable {
             capabilities,
             published: Arc::default(),
             is_stale: false,
+            condition_bytes: 0,
         }
     }
 
@@ -90,6 +108,18 @@ impl PointTable {
         gpa: Option<Gpa>,
     ) -> Result<(), InsertError> {
         let owner = owner.into();
+        let condition_bytes = conditions.iter().map(Term::memory_bytes).sum::<usize>();
+        let before = self
+            .points
+            .get(&key)
+            .map_or(0, |point| point.condition_bytes(owner));
+        let condition_bytes = self
+            .condition_bytes
+            .saturating_sub(before)
+            .saturating_add(condition_bytes);
+        if condition_bytes > MAX_CONDITION_BYTES {
+            return Err(InsertError::ConditionsTooLong);
+        }
         if !self.points.contains_key(&key) {
             if self.points.len() >= MAX_POINTS {
                 return Err(InsertError::TooMany);
@@ -100,6 +130,7 @@ impl PointTable {
                 Point {
                     claims: Vec::new(),
                     place,
+                    mapped: gpa,
                 },
             );
         }
@@ -107,6 +138,7 @@ impl PointTable {
             point.claims.retain(|claim| claim.owner != owner);
             point.claims.push(Claim { owner, conditions });
         }
+        self.condition_bytes = condition_bytes;
         self.is_stale = true;
         Ok(())
     }
@@ -118,6 +150,9 @@ impl PointTable {
             return false;
         };
         let before = point.claims.len();
+        self.condition_bytes = self
+            .condition_bytes
+            .saturating_sub(point.condition_bytes(owner));
         point.claims.retain(|claim| claim.owner != owner);
         let removed = point.claims.len() != before;
         self.drop_unclaimed(key);
@@ -237,6 +272,9 @@ impl PointTable {
         }
         if core::mem::take(&mut self.is_stale) {
             self.published = Arc::new(self.build(memory));
+        }
+        for slot in &self.published.hardware {
+            slot.look(memory, self.published.patches());
         }
         Arc::clone(&self.published)
     }
@@ -371,7 +409,9 @@ impl PointTable {
                             slot,
                             point: hardware,
                             report: report(*key, point),
+                            gpa: point.gpa_of_slot(hardware.address, *key),
                             last_value: AtomicU64::new(0),
+                            is_value_known: AtomicBool::new(false),
                         }))
                 }
             }
@@ -405,6 +445,15 @@ impl Point {
             Place::Memory(gpa) => Some(gpa),
             Place::Slots(_) => None,
         }
+    }
+
+    /// Returns where a part of the point at `address` is, if it is in the first part's page.
+    fn gpa_of_slot(&self, address: Gva, key: PointKey) -> Option<Gpa> {
+        let offset = address.0.wrapping_sub(key.address.0);
+        let is_near = address.align_down(PAGE_BYTES) == key.address.align_down(PAGE_BYTES);
+        self.mapped
+            .filter(|_| is_near)
+            .map(|gpa| gpa.wrapping_add(offset))
     }
 }
 

@@ -183,23 +183,30 @@ impl Client {
             let answered = request
                 .map_err(Refusal::from)
                 .and_then(|request| session.answer(request, &mut encoder, context));
-            match answered {
-                Ok(Answer::Reply) => reply::finish(encoder),
-                Ok(Answer::None) => drop(encoder),
+            let finished = match answered {
+                Ok(Answer::Reply) => reply::try_finish(encoder),
+                Ok(Answer::None) => {
+                    drop(encoder);
+                    Ok(())
+                }
                 Ok(Answer::Words(text)) => {
                     drop(encoder);
                     session.say(&text, out);
+                    Ok(())
                 }
                 Ok(Answer::Exited(end)) => {
                     stop_reply::exited(end, &mut encoder);
-                    reply::finish(encoder);
+                    reply::try_finish(encoder)
                 }
                 Err(refusal) => {
                     drop(encoder);
-                    let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
-                    session.refuse(&refusal, &mut encoder);
-                    reply::finish(encoder);
+                    Err(refusal)
                 }
+            };
+            if let Err(refusal) = finished {
+                let mut encoder = Encoder::packet(out, PACKET_SIZE_BYTES);
+                session.refuse(&refusal, &mut encoder);
+                reply::finish(encoder);
             }
         });
         if starts_no_ack {

@@ -56,8 +56,10 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
         let gpa = match key.kind {
-            PointKind::SoftwareBreakpoint => context.translate(vcpu, key.address)?,
-            PointKind::HardwareBreakpoint | PointKind::Watchpoint(_) => None,
+            PointKind::SoftwareBreakpoint | PointKind::Watchpoint(_) => {
+                context.translate(vcpu, key.address)?
+            }
+            PointKind::HardwareBreakpoint => None,
         };
         let is_memory = |gpa: &_| context.read_physical(*gpa, &mut [0]) == 1;
         let gpa = gpa.filter(is_memory);

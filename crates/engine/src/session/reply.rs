@@ -10,6 +10,8 @@ use crate::points::InsertError;
 
 /// A refusal's number for bad addresses; the numbers are those of Linux, as GDB's own server uses.
 pub(crate) const EFAULT: u8 = 14;
+/// A refusal's number for a reply that does not fit.
+const ENOSPC: u8 = 28;
 /// A refusal's number for bad arguments.
 pub(crate) const EINVAL: u8 = 22;
 
@@ -73,11 +75,18 @@ pub(super) fn unsupported(out: &mut Encoder<'_>) -> Answered {
     Ok(Answer::Reply)
 }
 
-/// Completes a reply. Replies are kept within the packet size where they are made, so there is
-/// nothing to be done about one that is too long, which the encoder takes back.
+/// Completes a reply that is kept within the packet size where it is made, so that there is nothing
+/// to be done about one that is too long, which the encoder takes back.
 pub(super) fn finish(encoder: Encoder<'_>) {
     let finished = encoder.finish(RunLength::Off);
     debug_assert_eq!(finished, Ok(()), "a reply outgrew the packet size");
+}
+
+/// Completes a reply whose length depends on the client or the guest.
+pub(super) fn try_finish(encoder: Encoder<'_>) -> Result<(), Refusal> {
+    encoder
+        .finish(RunLength::Off)
+        .map_err(|error| Refusal::text(ENOSPC, alloc::format!("{error}")))
 }
 
 impl Session {

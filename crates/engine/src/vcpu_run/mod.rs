@@ -105,6 +105,21 @@ enum Purpose {
     Pass,
 }
 
+/// What made an exit from a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    /// The breakpoint instruction that the plan has set.
+    Plan,
+    /// A breakpoint instruction of a client's, elsewhere.
+    Point,
+    /// A breakpoint instruction of the guest's own.
+    GuestBreakpoint,
+    /// A debug exception that neither a slot nor a step explains: INT1.
+    GuestDebug,
+    /// What is not in doubt.
+    Other,
+}
+
 #[derive(Debug)]
 struct Step {
     purpose: Purpose,
@@ -280,6 +295,11 @@ impl VcpuRun {
                 slots: hit,
                 data_address,
             } => {
+                if !step && !slots.has_role(hit) {
+                    // INT1 leaves no mark in the status register.
+                    self.inject_debug(vcpu, 0)?;
+                    return Ok(State::Ready { pass: false });
+                }
                 self.give_guest_its_hits(vcpu, &slots, hit, step)?;
                 let reason = self.slot_hit(vcpu, &slots, hit, data_address)?;
                 Ok(match reason {
@@ -299,16 +319,25 @@ impl VcpuRun {
         step: Step,
         exit: VmExit,
     ) -> Result<State, AccessError> {
-        // The guest's own breakpoint instruction was what was stepped: its exception is delivered,
-        // and the step ends at the handler, where the plan has set its trap.
-        if exit == VmExit::BreakpointInstruction && !step.plan.is_patch_hit(self, vcpu)? {
-            self.inject_breakpoint(vcpu)?;
+        let met = self.met_in_step(vcpu, &slots, &step, exit);
+        // The guest's own breakpoint instruction, or INT1, was what was stepped: its exception is
+        // delivered, and the step ends at the handler, where the plan has set its trap.
+        let delivered = match met {
+            Ok(Met::GuestBreakpoint) => Some(self.inject_breakpoint(vcpu)),
+            Ok(Met::GuestDebug) => Some(self.inject_debug(vcpu, 0)),
+            Ok(Met::Plan | Met::Point | Met::Other) | Err(_) => None,
+        };
+        if delivered == Some(Ok(())) {
             return Ok(State::Stepping { entry, slots, step });
         }
         if let Some(patch) = &step.lifted {
             patch.lower(vcpu.memory());
         }
         step.plan.lift(vcpu.memory());
+        delivered.unwrap_or(Ok(()))?;
+        if met? == Met::Point {
+            return self.breakpoint_instruction(vcpu);
+        }
         let (is_step, hit, data_address) = match exit {
             VmExit::Interrupted => return Ok(State::Stopped(StopReason::Paused)),
             VmExit::Ended(end) => return Ok(State::Stopped(StopReason::Ended(end))),
@@ -329,6 +358,41 @@ impl VcpuRun {
             (Outcome::NotYet, _) => Ok(State::Ready { pass: true }),
             (Outcome::Stepped, Purpose::Pass) => Ok(State::Ready { pass: false }),
             (Outcome::Stepped, Purpose::Requested) => self.step_done(vcpu),
+        }
+    }
+
+    /// Returns what made an exit from a step that may be the guest's own doing.
+    fn met_in_step(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        slots: &SlotPlan,
+        step: &Step,
+        exit: VmExit,
+    ) -> Result<Met, AccessError> {
+        match exit {
+            VmExit::Debug {
+                step: false,
+                slots: hit,
+                ..
+            } if !slots.has_role(hit) => Ok(Met::GuestDebug),
+            VmExit::BreakpointInstruction => {
+                if step.plan.is_patch_hit(self, vcpu)? {
+                    return Ok(Met::Plan);
+                }
+                // An interrupt that could not be held off may have led to a breakpoint. One that is
+                // lifted for the step did not stop it: the guest's own instruction there did.
+                let patch = self.patch_at_pc(vcpu)?;
+                let is_lifted = match (&patch, &step.lifted) {
+                    (Some(patch), Some(lifted)) => Arc::ptr_eq(patch, lifted),
+                    _ => false,
+                };
+                Ok(if patch.is_some() && !is_lifted {
+                    Met::Point
+                } else {
+                    Met::GuestBreakpoint
+                })
+            }
+            _ => Ok(Met::Other),
         }
     }
 

@@ -113,6 +113,15 @@ impl SlotPlan {
             .map(|(number, role)| (number, *role))
     }
 
+    /// Returns whether a slot in `hit` has a purpose, in this entry or, if the entry used no slots,
+    /// for the guest: the processor may mark slots that are off too.
+    pub(super) fn has_role(&self, hit: u32) -> bool {
+        if self.is_empty() {
+            return hit != 0;
+        }
+        self.hit_roles(hit).any(|(_, role)| role != Role::Free)
+    }
+
     /// Returns the guest's own breakpoints among the slots in `hit`, bit n for its point n. If the
     /// entry used no slots the guest's registers were in force, so every hit is the guest's.
     pub(super) fn guest_cause(&self, hit: u32) -> u64 {

@@ -18,10 +18,17 @@ pub(crate) struct Client {
     pub(crate) raw: Vec<u8>,
     /// A resume (or an attach to a running guest) is not answered yet.
     pub(crate) awaits_stop: bool,
-    /// Requests other than resumes that are not answered yet.
-    pub(crate) open_requests: usize,
+    /// Requests that are not answered yet, in order; a resume that is accepted stays among them
+    /// until a later one is answered.
+    open: VecDeque<Open>,
     /// Whether what comes is checked against what was asked.
     pub(crate) is_checked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Request,
+    Resume,
 }
 
 impl Client {
@@ -34,7 +41,7 @@ impl Client {
             acks: String::new(),
             raw: Vec::new(),
             awaits_stop: false,
-            open_requests: 0,
+            open: VecDeque::new(),
             is_checked: true,
         }
     }
@@ -47,9 +54,15 @@ impl Client {
     pub(crate) fn expect(&mut self, payload: &str) {
         if is_resume(payload) {
             self.awaits_stop = true;
+            self.open.push_back(Open::Resume);
         } else if payload != "k" {
-            self.open_requests += 1;
+            self.open.push_back(Open::Request);
         }
+    }
+
+    /// Returns whether a request other than a resume is not answered yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.open.contains(&Open::Request)
     }
 
     /// Takes bytes from the server. Returns whether there was a stop reply to a resume.
@@ -86,6 +99,7 @@ impl Client {
         }
         if is_stop && self.awaits_stop {
             self.awaits_stop = false;
+            self.open.retain(|open| *open != Open::Resume);
             self.stops.push(text.clone());
             self.inbox.push_back(text);
             return true;
@@ -94,12 +108,17 @@ impl Client {
             assert!(self.awaits_stop || !self.is_checked, "output while stopped");
             return false;
         }
-        if self.open_requests > 0 {
-            self.open_requests -= 1;
-        } else if self.awaits_stop && text.starts_with('E') {
-            self.awaits_stop = false;
-        } else if self.is_checked {
-            panic!("{:?} was told {text} unasked", self.id);
+        let is_error = text.starts_with('E');
+        let answered = loop {
+            match self.open.pop_front() {
+                Some(Open::Resume) if !is_error => {}
+                other => break other,
+            }
+        };
+        match answered {
+            Some(Open::Resume) => self.awaits_stop = false,
+            Some(Open::Request) => {}
+            None => assert!(!self.is_checked, "{:?} was told {text} unasked", self.id),
         }
         self.inbox.push_back(text);
         false

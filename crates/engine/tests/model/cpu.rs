@@ -1,12 +1,15 @@
 //! One vCPU's processor: instructions, exceptions, debug registers and the trap flag, as the
 //! manuals have them.
 
+use core::hash::Hash;
+use core::slice;
+
 use trapline_arch::x86_64::control::{Cr0, Cr4, Efer, Rflags};
 use trapline_arch::x86_64::debug::{DebugRegisters, Dr6, SlotKind};
 use trapline_arch::x86_64::interrupts;
 use trapline_arch::x86_64::paging::PagingState;
 use trapline_arch::x86_64::registers::{
-    self, CR2, IDTR_BASE, IDTR_LIMIT, LSTAR, R11, RAX, RCX, RFLAGS, RIP, RSP, SFMASK,
+    self, IDTR_BASE, IDTR_LIMIT, LSTAR, RAX, RFLAGS, RIP, RSP, SFMASK,
 };
 use trapline_arch::x86_64::segment::{SegmentAttributes, SegmentRegister};
 use trapline_arch::{Gva, PhysicalMemory, RegisterFile};
@@ -14,15 +17,10 @@ use trapline_engine::{Entry, GuestEnd, GuestMemory, PointAccess, StepMethod, VmE
 
 use super::memory::{self, Ram};
 
-/// `out` to these ends the guest.
-pub(crate) const PORT_POWER_OFF: u8 = 0xf0;
-pub(crate) const PORT_RESET: u8 = 0x64;
-pub(crate) const PORT_TRIPLE_FAULT: u8 = 0xfe;
-
 /// RFLAGS.TF.
-const TF: u64 = 1 << 8;
+pub(super) const TF: u64 = 1 << 8;
 /// RFLAGS.RF.
-const RF: u64 = 1 << 16;
+pub(super) const RF: u64 = 1 << 16;
 
 /// What the hypervisor can do, as far as the processor is concerned.
 #[derive(Clone, Copy, Debug)]
@@ -41,21 +39,21 @@ pub(crate) struct Cpu {
     /// An exception that the debugger injects at the next entry.
     pub(crate) injected: Option<u8>,
     /// Debug traps and interrupts are held off for one instruction.
-    shadow: bool,
-    in_step: Option<Borrowed>,
+    pub(super) shadow: bool,
+    pub(super) in_step: Option<Borrowed>,
     is_first: bool,
 }
 
 /// The trap flag while the hypervisor has it.
 #[derive(Clone, Copy, Debug)]
-struct Borrowed {
+pub(super) struct Borrowed {
     guest_tf: bool,
     /// An exception was delivered, which cleared the flag.
-    is_spent: bool,
+    pub(super) is_spent: bool,
 }
 
 /// What an instruction did.
-enum Done {
+pub(super) enum Done {
     /// It ran; these are its data accesses.
     Ran(Vec<Access>),
     /// It raised an exception.
@@ -65,10 +63,10 @@ enum Done {
 }
 
 #[derive(Clone, Copy)]
-struct Access {
-    address: u64,
-    len_bytes: u64,
-    is_write: bool,
+pub(super) struct Access {
+    pub(super) address: u64,
+    pub(super) len_bytes: u64,
+    pub(super) is_write: bool,
 }
 
 struct Slot {
@@ -123,7 +121,7 @@ impl Cpu {
     }
 
     /// What the future depends on, where no scenario changes the rest.
-    pub(crate) fn important(&self) -> impl std::hash::Hash + use<> {
+    pub(crate) fn important(&self) -> impl Hash + use<> {
         let registers = [RIP, RSP, RFLAGS, RAX, registers::DR6].map(|id| self.file.u64(id));
         let step = self.in_step.map(|step| (step.guest_tf, step.is_spent));
         let waits = (self.is_halted, self.waits_for_start, self.shadow);
@@ -259,7 +257,7 @@ impl Cpu {
         self.file.u64(RFLAGS) & flag != 0
     }
 
-    fn set_flag(&mut self, flag: u64, on: bool) {
+    pub(super) fn set_flag(&mut self, flag: u64, on: bool) {
         let flags = self.file.u64(RFLAGS);
         let flags = if on { flags | flag } else { flags & !flag };
         self.file.set_u64(RFLAGS, flags);
@@ -272,7 +270,7 @@ impl Cpu {
     }
 
     /// Delivers an event; returns an exit if the processor cannot.
-    fn deliver(&mut self, ram: &Ram, vector: u8, code: Option<u32>) -> Option<VmExit> {
+    pub(super) fn deliver(&mut self, ram: &Ram, vector: u8, code: Option<u32>) -> Option<VmExit> {
         let state = PagingState::from_registers(&self.file);
         let gate = interrupts::gate(&self.file, vector, &mut |address, buffer: &mut [u8]| {
             let at = state.translate(ram, address).map(|found| found.gpa);
@@ -305,19 +303,25 @@ impl Cpu {
     }
 
     /// Reads one value byte by byte, or returns the address that faults.
-    fn read(&self, ram: &Ram, address: u64, len_bytes: usize) -> Result<u64, u64> {
+    pub(super) fn read(&self, ram: &Ram, address: u64, len_bytes: usize) -> Result<u64, u64> {
         let mut bytes = [0; 8];
         for (offset, byte) in bytes.iter_mut().take(len_bytes).enumerate() {
             let address = address.wrapping_add(offset as u64);
             let gpa = self.translate(ram, address)?;
-            if ram.read_physical(gpa, std::slice::from_mut(byte)) != 1 {
+            if ram.read_physical(gpa, slice::from_mut(byte)) != 1 {
                 return Err(address);
             }
         }
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn write(&self, ram: &Ram, address: u64, value: u64, len_bytes: usize) -> Result<(), u64> {
+    pub(super) fn write(
+        &self,
+        ram: &Ram,
+        address: u64,
+        value: u64,
+        len_bytes: usize,
+    ) -> Result<(), u64> {
         for (offset, byte) in value.to_le_bytes().iter().take(len_bytes).enumerate() {
             let address = address.wrapping_add(offset as u64);
             let gpa = self.translate(ram, address)?;
@@ -326,198 +330,18 @@ impl Cpu {
         Ok(())
     }
 
-    fn push(&mut self, ram: &Ram, value: u64) -> Result<(), u64> {
+    pub(super) fn push(&mut self, ram: &Ram, value: u64) -> Result<(), u64> {
         let sp = self.file.u64(RSP).wrapping_sub(8);
         self.write(ram, sp, value, 8)?;
         self.file.set_u64(RSP, sp);
         Ok(())
     }
 
-    fn pop(&mut self, ram: &Ram) -> Result<u64, u64> {
+    pub(super) fn pop(&mut self, ram: &Ram) -> Result<u64, u64> {
         let sp = self.file.u64(RSP);
         let value = self.read(ram, sp, 8)?;
         self.file.set_u64(RSP, sp.wrapping_add(8));
         Ok(value)
-    }
-
-    fn execute(&mut self, ram: &Ram) -> Done {
-        match self.instruction(ram) {
-            Ok(done) => done,
-            Err(address) => {
-                self.file.set_u64(CR2, address);
-                Done::Fault(14, Some(0))
-            }
-        }
-    }
-
-    fn advance(&mut self, len_bytes: u64) {
-        let pc = self.pc().wrapping_add(len_bytes);
-        self.file.set_u64(RIP, pc);
-    }
-
-    fn instruction(&mut self, ram: &Ram) -> Result<Done, u64> {
-        let pc = self.pc();
-        let byte = |offset: u64| self.read(ram, pc.wrapping_add(offset), 1);
-        let ran = |accesses: &[Access]| Ok(Done::Ran(accesses.to_vec()));
-        let stack = |cpu: &Self, offset: i64, is_write| Access {
-            address: cpu.file.u64(RSP).wrapping_add_signed(offset),
-            len_bytes: 8,
-            is_write,
-        };
-        match byte(0)? {
-            0x90 => self.advance(1),
-            0xcc => return Ok(Done::Exit(VmExit::BreakpointInstruction)),
-            0xf1 => {
-                self.advance(1);
-                return Ok(Done::Exit(debug(false, 0)));
-            }
-            0xcd => {
-                let vector = byte(1)? as u8;
-                self.advance(2);
-                return Ok(match self.deliver(ram, vector, None) {
-                    Some(exit) => Done::Exit(exit),
-                    None => Done::Ran(Vec::new()),
-                });
-            }
-            0xeb => {
-                let displacement = i64::from(byte(1)? as u8 as i8);
-                self.advance(2);
-                let target = self.pc().wrapping_add_signed(displacement);
-                self.file.set_u64(RIP, target);
-            }
-            opcode @ (0xff | 0x8b | 0xc7) if byte(1)? == 0x04 && byte(2)? == 0x25 => {
-                return self.memory_instruction(ram, opcode);
-            }
-            0xe6 => return self.port(byte(1)? as u8),
-            0xf4 => {
-                self.advance(1);
-                self.is_halted = true;
-            }
-            0x9c => {
-                let access = stack(self, -8, true);
-                self.push(ram, self.file.u64(RFLAGS) & !RF)?;
-                self.advance(1);
-                return ran(&[access]);
-            }
-            0x9d => {
-                let access = stack(self, 0, false);
-                let flags = self.pop(ram)?;
-                self.file.set_u64(RFLAGS, flags & !RF | 2);
-                self.advance(1);
-                return ran(&[access]);
-            }
-            0x50 => {
-                let access = stack(self, -8, true);
-                self.push(ram, self.file.u64(RAX))?;
-                self.advance(1);
-                return ran(&[access]);
-            }
-            0x58 => {
-                let access = stack(self, 0, false);
-                let value = self.pop(ram)?;
-                self.file.set_u64(RAX, value);
-                self.advance(1);
-                return ran(&[access]);
-            }
-            0x8e if byte(1)? == 0xd0 => {
-                self.advance(2);
-                self.shadow = true;
-            }
-            0xfa => {
-                self.advance(1);
-                self.set_flag(1 << 9, false);
-            }
-            0xfb => {
-                self.advance(1);
-                self.set_flag(1 << 9, true);
-            }
-            0x0f if byte(1)? == 0x05 => {
-                self.advance(2);
-                let flags = self.file.u64(RFLAGS);
-                self.file.set_u64(RCX, self.pc());
-                self.file.set_u64(R11, flags);
-                self.file
-                    .set_u64(RFLAGS, flags & !self.file.u64(SFMASK) | 2);
-                self.file.set_u64(RIP, self.file.u64(LSTAR));
-            }
-            0x48 if byte(1)? == 0x0f && byte(2)? == 0x07 => {
-                self.file.set_u64(RIP, self.file.u64(RCX));
-                self.file.set_u64(RFLAGS, self.file.u64(R11) | 2);
-            }
-            0x48 if byte(1)? == 0xcf => return self.interrupt_return(ram),
-            0x48 if byte(1)? == 0x83 && byte(2)? == 0xc4 => {
-                let sp = self.file.u64(RSP).wrapping_add(byte(3)?);
-                self.file.set_u64(RSP, sp);
-                self.advance(4);
-            }
-            _ => return Ok(Done::Fault(6, None)),
-        }
-        ran(&[])
-    }
-
-    fn memory_instruction(&mut self, ram: &Ram, opcode: u64) -> Result<Done, u64> {
-        let pc = self.pc();
-        let address = self.read(ram, pc.wrapping_add(3), 4)? as u32 as i32 as i64 as u64;
-        let access = |is_write| Access {
-            address,
-            len_bytes: 4,
-            is_write,
-        };
-        Ok(match opcode {
-            0xff => {
-                let value = self.read(ram, address, 4)?.wrapping_add(1);
-                self.write(ram, address, value, 4)?;
-                self.advance(7);
-                Done::Ran(vec![access(true)])
-            }
-            0x8b => {
-                let value = self.read(ram, address, 4)?;
-                self.file.set_u64(RAX, value);
-                self.advance(7);
-                Done::Ran(vec![access(false)])
-            }
-            _ => {
-                let value = self.read(ram, pc.wrapping_add(7), 4)?;
-                self.write(ram, address, value, 4)?;
-                self.advance(11);
-                Done::Ran(vec![access(true)])
-            }
-        })
-    }
-
-    /// A port access: the hypervisor completes it. With the trap flag set its emulation ends the
-    /// step as hardware would.
-    fn port(&mut self, port: u8) -> Result<Done, u64> {
-        let end = match port {
-            PORT_POWER_OFF => Some(GuestEnd::PowerOff),
-            PORT_RESET => Some(GuestEnd::Reset),
-            PORT_TRIPLE_FAULT => Some(GuestEnd::TripleFault),
-            _ => None,
-        };
-        if let Some(end) = end {
-            return Ok(Done::Exit(VmExit::Ended(end)));
-        }
-        self.advance(2);
-        Ok(Done::Ran(Vec::new()))
-    }
-
-    fn interrupt_return(&mut self, ram: &Ram) -> Result<Done, u64> {
-        let frame = Access {
-            address: self.file.u64(RSP),
-            len_bytes: 40,
-            is_write: false,
-        };
-        let pc = self.pop(ram)?;
-        self.pop(ram)?;
-        let flags = self.pop(ram)?;
-        let sp = self.pop(ram)?;
-        self.file.set_u64(RIP, pc);
-        self.file.set_u64(RFLAGS, flags | 2);
-        self.file.set_u64(RSP, sp);
-        if let Some(borrowed) = &mut self.in_step {
-            borrowed.is_spent = false;
-        }
-        Ok(Done::Ran(vec![frame]))
     }
 }
 
@@ -527,7 +351,7 @@ const STEP: VmExit = VmExit::Debug {
     data_address: None,
 };
 
-fn debug(step: bool, slots: u32) -> VmExit {
+pub(super) fn debug(step: bool, slots: u32) -> VmExit {
     VmExit::Debug {
         step,
         slots,

@@ -8,8 +8,6 @@ pub(crate) enum Choices {
     Fair(usize),
     /// Drawn by xorshift64.
     Random(u64),
-    /// Taken from bytes, then fair.
-    Bytes(Vec<u8>, usize),
     /// Replayed from a path, then always the first; what was open is noted for the search.
     Path(Path),
 }
@@ -41,10 +39,6 @@ impl Choices {
                 *state ^= *state >> 7;
                 *state ^= *state << 17;
                 (*state >> 8) as usize % count
-            }
-            Self::Bytes(bytes, at) => {
-                *at += 1;
-                usize::from(bytes.get(*at - 1).copied().unwrap_or(*at as u8)) % count
             }
             Self::Path(path) => path.next(count),
         }

@@ -83,9 +83,13 @@ impl Ram {
         self.put_u64(IDT + 16 * u64::from(vector) + 8, address >> 32);
         let mut code = Code::default();
         code = code.inc(COUNTERS + 4 * u64::from(vector));
-        if matches!(vector, 8 | 10..=14 | 17) {
-            code = code.add_rsp(8);
-        }
+        // The handlers of faults skip the instruction that faulted.
+        code = match vector {
+            6 => code.add_top(2),
+            14 => code.add_rsp(8).add_top(7),
+            8 | 10..=13 | 17 => code.add_rsp(8),
+            _ => code,
+        };
         self.put(address, &code.iret().0);
     }
 
@@ -240,6 +244,10 @@ impl Code {
     }
     pub(crate) fn iret(self) -> Self {
         self.raw(&[0x48, 0xcf])
+    }
+    /// `add qword [rsp], bytes`
+    pub(crate) fn add_top(self, bytes: u8) -> Self {
+        self.raw(&[0x48, 0x83, 0x04, 0x24, bytes])
     }
     pub(crate) fn add_rsp(self, bytes: u8) -> Self {
         self.raw(&[0x48, 0x83, 0xc4, bytes])

@@ -8,6 +8,9 @@
 pub(crate) mod client;
 pub(crate) mod cpu;
 pub(crate) mod explore;
+pub(crate) mod fuzz;
+mod hypervisor;
+mod instructions;
 pub(crate) mod memory;
 pub(crate) mod world;
 

@@ -1,17 +1,18 @@
 //! The machine, the engine, the backend between them and the clients.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 
-use trapline_arch::{Architecture, FeatureSet, LayoutKind, RegisterFile, RegisterGroup};
+use trapline_arch::{Architecture, FeatureSet, LayoutKind};
 use trapline_engine::{
-    Access, AccessError, Capabilities, Command, Engine, Entry, GuestConfig, GuestEnd, GuestMemory,
-    Held, Machine, Next, PowerState, ResumeRequest, Start, StepMethod, StopReason, Time, Vcpu,
-    VcpuId, VcpuRun, VmExit,
+    Access, Capabilities, Command, Engine, Entry, GuestConfig, GuestEnd, Held, Next, ResumeRequest,
+    Start, StepMethod, StopReason, Time, VcpuId, VcpuRun, VmExit,
 };
 use trapline_rsp::client::encode_packet;
 
 use super::cpu::{Cpu, Host};
+use super::hypervisor::{Handle, Model};
 use super::memory::{self, Ram};
 use super::{Choices, Client};
 
@@ -39,17 +40,6 @@ impl Config {
     }
 }
 
-/// The hypervisor's view of the guest.
-pub(crate) struct Model {
-    pub(crate) ram: Ram,
-    pub(crate) cpus: Vec<Cpu>,
-    /// Which vCPUs the engine has running, so that it may not ask for their registers.
-    is_out: Vec<bool>,
-    /// vCPUs whose registers the hypervisor refuses to give.
-    pub(crate) broken: Vec<usize>,
-    capabilities: Capabilities,
-}
-
 /// One vCPU's thread.
 struct Thread {
     run: VcpuRun,
@@ -60,6 +50,10 @@ struct Thread {
     answer: Option<StopReason>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each vCPU, in the guest most of the time"
+)]
 enum State {
     Idle,
     InGuest(Entry),
@@ -97,103 +91,6 @@ pub(crate) struct World {
     pub(crate) executed: Vec<(usize, u64)>,
     pub(crate) choices: Choices,
     now: u64,
-}
-
-struct Handle<'a> {
-    model: &'a mut Model,
-    vcpu: usize,
-}
-
-impl Model {
-    fn load(
-        &self,
-        vcpu: usize,
-        group: RegisterGroup,
-        file: &mut RegisterFile,
-    ) -> Result<(), AccessError> {
-        if self.broken.contains(&vcpu) {
-            return Err(AccessError::Refused(5));
-        }
-        let cpu = self.cpus.get(vcpu).ok_or(AccessError::NoSuchVcpu)?;
-        file.copy_groups(&cpu.file, group.into());
-        Ok(())
-    }
-
-    fn store(
-        &mut self,
-        vcpu: usize,
-        group: RegisterGroup,
-        file: &RegisterFile,
-    ) -> Result<(), AccessError> {
-        if self.broken.contains(&vcpu) {
-            return Err(AccessError::Refused(5));
-        }
-        let cpu = self.cpus.get_mut(vcpu).ok_or(AccessError::NoSuchVcpu)?;
-        cpu.file.copy_groups(file, group.into());
-        Ok(())
-    }
-}
-
-impl Machine for Model {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-    fn memory(&self) -> &dyn GuestMemory {
-        &self.ram
-    }
-    fn load_registers(
-        &mut self,
-        vcpu: VcpuId,
-        group: RegisterGroup,
-        file: &mut RegisterFile,
-    ) -> Result<(), AccessError> {
-        assert!(!self.is_out[vcpu.index()], "registers of a running {vcpu}");
-        self.load(vcpu.index(), group, file)
-    }
-    fn store_registers(
-        &mut self,
-        vcpu: VcpuId,
-        group: RegisterGroup,
-        file: &RegisterFile,
-    ) -> Result<(), AccessError> {
-        assert!(!self.is_out[vcpu.index()], "registers of a running {vcpu}");
-        self.store(vcpu.index(), group, file)
-    }
-    fn power_state(&mut self, vcpu: VcpuId) -> PowerState {
-        assert!(!self.is_out[vcpu.index()], "state of a running {vcpu}");
-        let cpu = &self.cpus[vcpu.index()];
-        match (cpu.waits_for_start, cpu.is_halted) {
-            (true, _) => PowerState::WaitingForStart,
-            (_, true) => PowerState::Halted,
-            _ => PowerState::On,
-        }
-    }
-}
-
-impl Vcpu for Handle<'_> {
-    fn load(&mut self, group: RegisterGroup, file: &mut RegisterFile) -> Result<(), AccessError> {
-        self.model.load(self.vcpu, group, file)
-    }
-    fn store(&mut self, group: RegisterGroup, file: &RegisterFile) -> Result<(), AccessError> {
-        self.model.store(self.vcpu, group, file)
-    }
-    fn memory(&self) -> &dyn GuestMemory {
-        &self.model.ram
-    }
-    fn inject_breakpoint(&mut self) -> Result<(), AccessError> {
-        let cpu = &mut self.model.cpus[self.vcpu];
-        let pc = cpu.pc();
-        cpu.file
-            .set_u64(trapline_arch::x86_64::registers::RIP, pc + 1);
-        cpu.injected = Some(3);
-        Ok(())
-    }
-    fn inject_debug(&mut self, cause: u64) -> Result<(), AccessError> {
-        let cpu = &mut self.model.cpus[self.vcpu];
-        cpu.note_debug_cause(cause);
-        cpu.injected = Some(1);
-        Ok(())
-    }
 }
 
 impl World {
@@ -292,7 +189,9 @@ impl World {
             self.engine
                 .consume_output(id, bytes.len(), &mut self.model, Time(self.now));
         }
-        if self.is_told && !ran {
+        // A client that sends requests ahead may have resumed the guest with the stop reply.
+        self.is_told &= !ran;
+        if self.is_told {
             self.assert_all_stopped();
         }
     }
@@ -444,10 +343,10 @@ impl World {
 
     /// A number for everything that the future depends on.
     pub(crate) fn state(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        format!("{:?}", self.engine).hash(&mut hasher);
+        let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+        write!(hasher, "{:?}", self.engine).unwrap();
         for (thread, cpu) in self.threads.iter().zip(&self.model.cpus) {
-            format!("{:?}{:?}", thread.run, thread.answer).hash(&mut hasher);
+            write!(hasher, "{:?}{:?}", thread.run, thread.answer).unwrap();
             (cpu.important(), thread.is_kicked).hash(&mut hasher);
             for order in &thread.inbox {
                 matches!(order, Order::Stop).hash(&mut hasher);
@@ -606,8 +505,46 @@ impl World {
         }
     }
 
+    /// Without clients: memory is as it was, and a guest that has run runs, with nothing of the
+    /// debugger's in its registers.
+    pub(crate) fn assert_undisturbed(&self, before: &[u8], has_run: bool) {
+        let now = self.model.ram.copy();
+        let code = memory::HANDLERS as usize..memory::DATA as usize;
+        assert_eq!(now[code.clone()], before[code], "memory differs");
+        for (vcpu, thread) in self.threads.iter().enumerate() {
+            assert!(
+                self.model.is_out[vcpu] || !has_run,
+                "vCPU {vcpu} stays stopped"
+            );
+            if let State::InGuest(entry) = thread.state {
+                assert!(!entry.step && !entry.alone && entry.hardware.is_empty());
+            }
+        }
+    }
+
     /// Whether a vCPU is in the guest with debug registers of the debugger's.
     pub(crate) fn uses_slots(&self, vcpu: usize) -> bool {
         matches!(&self.threads[vcpu].state, State::InGuest(entry) if !entry.hardware.is_empty())
+    }
+}
+
+/// FNV-1a, which can be written to.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
+
+impl std::fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.write(text.as_bytes());
+        Ok(())
     }
 }

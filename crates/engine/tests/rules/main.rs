@@ -9,6 +9,8 @@
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     clippy::cast_lossless,
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
     reason = "a test that goes wrong fails"
 )]
 
@@ -16,4 +18,10 @@
 mod model;
 
 mod play;
+mod points;
+mod random;
+mod run_control;
+mod sessions;
 mod simultaneous;
+mod stepping;
+mod wire;
