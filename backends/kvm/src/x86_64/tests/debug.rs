@@ -346,7 +346,7 @@ fn a_vcpu_that_waits_for_sipi_is_not_started_and_keeps_its_breakpoints() {
         assert_eq!(exit, VmExit::Interrupted, "a stop request reaches it");
         assert_eq!(second.power_state(), PowerState::WaitingForStart);
         control.clear_stop();
-        // The emulator's own processor dies of an execution breakpoint in real mode.
+        // An execution breakpoint that hits in real mode ends QEMU's whole emulated machine.
         let (entry, stops) = if runs_on_tcg() {
             (step(), STEPPED)
         } else {
