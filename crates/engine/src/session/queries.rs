@@ -38,7 +38,7 @@ impl Session {
             // The guest was there before the client and stays when it goes: `detach`, not `kill`,
             // is what the client's `quit` does.
             Request::Attached(_) => reply::text(out, "1"),
-            Request::Offsets => Self::offsets(out, context),
+            Request::Offsets => self.offsets(out, context),
             Request::Symbol(_) => reply::ok(out),
             Request::SetThreadEvents(toggle) => {
                 Self::set_toggle(&mut self.wants_thread_events, toggle);
@@ -80,8 +80,13 @@ impl Session {
 
     /// Answers `qOffsets` with where the kernel's text segment is. The address is absolute, so it
     /// moves a kernel's own image by the slide of KASLR and leaves the file of run-time symbols,
-    /// which the server hands out itself, where it is.
-    fn offsets(out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+    /// which the server hands out itself, where it is. LLDB takes the address for a distance, and
+    /// without an answer it shows no names; it is told that nothing is moved, which is true of that
+    /// file.
+    fn offsets(&self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        if self.is_lldb {
+            return reply::text(out, "Text=0;Data=0;Bss=0");
+        }
         context.find_os(VcpuId(0));
         match context.core.os.as_ref().and_then(|os| os.text_placement()) {
             Some((text, _)) => {
