@@ -49,7 +49,7 @@ pub(crate) fn run(debugger: Debugger, mode: Mode) -> Result<ExitCode> {
         guest.first_heartbeat.trim()
     );
     println!("4. The session");
-    let status = session::run(&environment, debugger, mode, &guest)?;
+    let status = session::run(&environment, &programs, debugger, mode, &guest)?;
     let heartbeat = guest.next_heartbeat()?;
     println!(
         "5. The debugger has gone, and the guest goes on: {}",

@@ -2,40 +2,34 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result, ensure};
 use trapline_test_machine::Environment;
 
 use super::{Debugger, Mode, place::Guest};
 
-/// The sessions of the scripted demo. Lines of text in them are what the newcomer reads.
-const GDB_SESSION: &str = include_str!("session.gdb");
-const LLDB_SESSION: &str = include_str!("session.lldb");
+/// The sessions of the scripted demo. What they print is what the newcomer reads.
+const GDB_SESSION: &str = include_str!("session_gdb.py");
+const LLDB_SESSION: &str = include_str!("session_lldb.py");
 
 /// Runs the debugger in the user's terminal.
 pub(super) fn run(
     environment: &Environment,
+    programs: &Path,
     debugger: Debugger,
     mode: Mode,
     guest: &Guest,
 ) -> Result<ExitCode> {
-    let (program, session) = match debugger {
-        Debugger::Gdb => (environment.gdb()?, GDB_SESSION),
-        Debugger::Lldb => (environment.lldb()?, LLDB_SESSION),
+    let mut command = match debugger {
+        Debugger::Gdb => gdb(environment, mode, &guest.socket)?,
+        Debugger::Lldb => lldb(environment, programs, mode, &guest.socket)?,
     };
-    let script = Environment::directory().join("demo-session");
-    fs::write(&script, session).with_context(|| script.display().to_string())?;
-    let mut command = Command::new(program);
-    match debugger {
-        Debugger::Gdb => gdb(&mut command, mode, &guest.socket, &script),
-        Debugger::Lldb => lldb(&mut command, mode, &guest.socket, &script),
-    }
     let status = command
         .status()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
@@ -43,33 +37,59 @@ pub(super) fn run(
     })
 }
 
-fn gdb(command: &mut Command, mode: Mode, socket: &Path, script: &Path) {
+fn script(name: &str, text: &str) -> Result<PathBuf> {
+    let script = Environment::directory().join(name);
+    fs::write(&script, text).with_context(|| script.display().to_string())?;
+    Ok(script)
+}
+
+fn gdb(environment: &Environment, mode: Mode, socket: &Path) -> Result<Command> {
+    let mut command = Command::new(environment.gdb()?);
     // Without the user's own start-up files, so that everybody sees the same.
-    command.args([
-        "-nx",
-        "-q",
-        "-ex",
-        "set pagination off",
-        "-ex",
-        "set confirm off",
-    ]);
+    command.args(["-nx", "-q"]);
+    for setting in ["pagination off", "confirm off", "debuginfod enabled off"] {
+        command.arg("-ex").arg(format!("set {setting}"));
+    }
     command
         .arg("-ex")
         .arg(format!("target remote {}", socket.display()));
     if mode == Mode::Scripted {
-        command.arg("-batch").arg("-x").arg(script);
+        command
+            .arg("-batch")
+            .arg("-x")
+            .arg(script("demo_session_gdb.py", GDB_SESSION)?);
     }
+    Ok(command)
 }
 
-fn lldb(command: &mut Command, mode: Mode, socket: &Path, script: &Path) {
-    command.args(["--no-lldbinit", "-o"]);
+/// LLDB does not fetch symbols from a server: it is given the file that `trapline symbols` writes.
+fn lldb(environment: &Environment, programs: &Path, mode: Mode, socket: &Path) -> Result<Command> {
+    let symbols = Environment::directory().join("demo-kernel");
+    let status = Command::new(programs.join("trapline"))
+        .arg("symbols")
+        .arg(format!("unix:{}", socket.display()))
+        .arg("-o")
+        .arg(&symbols)
+        .status()
+        .context("cannot run trapline symbols")?;
+    ensure!(
+        status.success(),
+        "trapline symbols did not get the guest's symbols"
+    );
+    let mut command = Command::new(environment.lldb()?);
+    command.arg("--no-lldbinit").arg(&symbols).arg("-o");
     command.arg(format!(
-        "process connect unix-connect://{}",
+        "process connect --plugin gdb-remote unix-connect://{}",
         socket.display()
     ));
     if mode == Mode::Scripted {
-        command.arg("--batch").arg("--source").arg(script);
+        let session = script("demo_session_lldb.py", LLDB_SESSION)?;
+        command
+            .arg("--batch")
+            .arg("-o")
+            .arg(format!("command script import {}", session.display()));
     }
+    Ok(command)
 }
 
 /// Says how to do each thing by hand.
@@ -83,7 +103,8 @@ pub(super) fn explain(environment: &Environment) {
          \x20 trapline run --kernel {kernel} --initrd FILE --cmdline console=ttyS0 --cpus 2 --memory 512M \\\n\
          \x20     --listen unix:/tmp/guest.socket\n\
          \x20 gdb -ex 'target remote /tmp/guest.socket'\n\
-         \x20 lldb -o 'process connect unix-connect:///tmp/guest.socket'\n\
+         \x20 trapline symbols unix:/tmp/guest.socket -o kernel.elf\n\
+         \x20 lldb kernel.elf -o 'process connect --plugin gdb-remote unix-connect:///tmp/guest.socket'\n\
          \x20 trapline shell unix:/tmp/guest.socket\n\
          ./x demo --interactive leaves you in GDB, and ./x demo --lldb --interactive in LLDB."
     );

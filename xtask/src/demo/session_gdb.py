@@ -1,0 +1,118 @@
+"""The scripted session of ./x demo, inside GDB. Each part says what it shows, types the command that
+shows it, and checks what came of it; the first thing that is not as it should be ends the demo."""
+
+import os
+import signal
+import threading
+
+import gdb
+
+STEPS = 1000
+INTERRUPT_ENTRIES = ("asm_sysvec", "sysvec", "asm_common_interrupt", "common_interrupt", "asm_exc_nmi")
+
+
+def fail(text):
+    print("\ndemo: this should not be: " + text, flush=True)
+    os._exit(1)
+
+
+def title(text):
+    print("\n--- " + text, flush=True)
+
+
+def show(command):
+    print("(gdb) " + command, flush=True)
+    output = gdb.execute(command, to_string=True)
+    print(output, end="", flush=True)
+    return output
+
+
+def quietly(on):
+    """GDB prints where each step ends, whatever is asked of it."""
+    for setting in ("file /dev/null", "redirect on", "enabled on") if on else ("enabled off",):
+        gdb.execute("set logging " + setting, to_string=True)
+
+
+def where():
+    return gdb.selected_frame().name() or hex(gdb.selected_frame().pc())
+
+
+# What GDB prints of a stop cannot be read back; its events can.
+stops = []
+gdb.events.stop.connect(stops.append)
+
+
+def expect(condition, text):
+    if not condition:
+        fail(text)
+
+
+def main():
+    title("Where each virtual CPU is. GDB was given no file: the names come from the guest's own memory.")
+    expect(show("info threads").count("vCPU") >= 2, "two vCPUs were expected")
+    show("backtrace")
+
+    title("A software breakpoint on the kernel function that opens files, and who called it.")
+    show("break do_sys_openat2")
+    show("continue")
+    expect(where() == "do_sys_openat2", "stopped in " + where())
+    expect("do_syscall_64" in show("backtrace 4"), "the backtrace should reach the system call")
+    show("delete")
+
+    title("A hardware breakpoint on the one that starts processes.")
+    show("hbreak kernel_clone")
+    show("continue")
+    expect(where() == "kernel_clone", "stopped in " + where())
+    show("backtrace 4")
+    show("delete")
+
+    title("A condition: GDB hands it to the server, which decides at each hit without stopping the guest.")
+    show("break do_sys_openat2 if $rdi == 0xffffff9c")
+    show("continue")
+    expect(int(gdb.parse_and_eval("$rdi")) & 0xFFFFFFFF == 0xFFFFFF9C, "the condition does not hold")
+    show("print/x $rdi")
+    show("delete")
+
+    title("A watchpoint on a kernel variable: who changes it, from what to what?")
+    show("watch *(unsigned long *) &jiffies_64")
+    show("continue")
+    hit = getattr(stops[-1], "breakpoint", None)
+    expect(hit is not None and hit.type == gdb.BP_HARDWARE_WATCHPOINT, "the change was not seen")
+    show("backtrace 4")
+    show("delete")
+
+    title("%d single steps from the start of a system call. Interrupts wait: none of the steps lands in "
+          "a handler." % STEPS)
+    show("tbreak do_sys_openat2")
+    show("continue")
+    gdb.execute("set scheduler-locking step")
+    functions = []
+    quietly(True)
+    for _ in range(STEPS):
+        gdb.execute("stepi", to_string=True)
+        if not functions or functions[-1] != where():
+            functions.append(where())
+    quietly(False)
+    strays = [name for name in functions if name.startswith(INTERRUPT_ENTRIES)]
+    expect(not strays, "steps landed in " + ", ".join(strays))
+    gdb.execute("set scheduler-locking replay")
+    print("They went through %d functions: %s, ..." % (len(set(functions)), ", ".join(functions[:8])))
+
+    title("Ctrl-C stops a guest that runs.")
+    threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    show("continue")
+    expect(getattr(stops[-1], "stop_signal", None) == "SIGINT", "Ctrl-C did not stop the guest")
+    show("info threads")
+
+    title("The server's own commands, the same in GDB, LLDB and 'trapline shell'.")
+    show("monitor vcpus")
+    show("monitor translate do_sys_openat2")
+
+    title("Detach: the guest runs on, and nothing is left behind in it.")
+    show("detach")
+
+
+try:
+    main()
+except gdb.error as error:
+    fail(str(error))

@@ -1,0 +1,106 @@
+"""The scripted session of ./x demo --lldb, inside LLDB. Each part says what it shows, types the command
+that shows it, and checks what came of it; the first thing that is not as it should be ends the demo."""
+
+import os
+import threading
+
+import lldb
+
+STEPS = 1000
+INTERRUPT_ENTRIES = ("asm_sysvec", "sysvec", "asm_common_interrupt", "common_interrupt", "asm_exc_nmi")
+
+
+def fail(text):
+    print("\ndemo: this should not be: " + text, flush=True)
+    os._exit(1)
+
+
+def title(text):
+    print("\n--- " + text, flush=True)
+
+
+def show(debugger, command):
+    print("(lldb) " + command, flush=True)
+    result = lldb.SBCommandReturnObject()
+    debugger.GetCommandInterpreter().HandleCommand(command, result)
+    print((result.GetOutput() or "") + (result.GetError() or ""), end="", flush=True)
+    if not result.Succeeded():
+        fail("the command failed")
+    return result.GetOutput() or ""
+
+
+def expect(condition, text):
+    if not condition:
+        fail(text)
+
+
+def stopped_thread(process):
+    with_reason = [t for t in process if t.GetStopReason() not in (lldb.eStopReasonNone, lldb.eStopReasonInvalid)]
+    return with_reason[0] if with_reason else process.GetSelectedThread()
+
+
+def where(process):
+    return stopped_thread(process).GetFrameAtIndex(0).GetFunctionName() or "?"
+
+
+def __lldb_init_module(debugger, _):
+    debugger.SetAsync(False)
+    target = debugger.GetSelectedTarget()
+    process = target.GetProcess()
+    type_in = lambda command: show(debugger, command)
+
+    title("Where each virtual CPU is. The names come from a file that 'trapline symbols' has read out of "
+          "the guest's memory.")
+    type_in("thread list")
+    type_in("bt")
+
+    title("A software breakpoint on the kernel function that opens files, and who called it.")
+    type_in("breakpoint set --name do_sys_openat2")
+    type_in("continue")
+    expect(where(process) == "do_sys_openat2", "stopped in " + where(process))
+    expect("do_syscall_64" in type_in("bt 4"), "the backtrace should reach the system call")
+    type_in("breakpoint delete --force")
+
+    title("A hardware breakpoint on the one that starts processes, with a condition.")
+    type_in("breakpoint set --hardware --name kernel_clone --condition '$rdi != 0'")
+    type_in("continue")
+    expect(where(process) == "kernel_clone", "stopped in " + where(process))
+    type_in("bt 4")
+    type_in("breakpoint delete --force")
+
+    title("A watchpoint on a kernel variable: who changes it, from what to what?")
+    symbol = target.FindSymbols("jiffies_64").GetContextAtIndex(0).GetSymbol()
+    address = symbol.GetStartAddress().GetLoadAddress(target)
+    type_in("watchpoint set expression -w write -s 8 -- %#x" % address)
+    type_in("continue")
+    expect(stopped_thread(process).GetStopReason() == lldb.eStopReasonWatchpoint, "the change was not seen")
+    type_in("bt 4")
+    type_in("watchpoint delete --force")
+
+    title("%d single steps from the start of a system call. Interrupts wait: none of the steps lands in "
+          "a handler." % STEPS)
+    type_in("breakpoint set --one-shot true --name do_sys_openat2")
+    type_in("continue")
+    thread = stopped_thread(process)
+    functions = []
+    for _ in range(STEPS):
+        thread.StepInstruction(False)
+        name = thread.GetFrameAtIndex(0).GetFunctionName() or "?"
+        if not functions or functions[-1] != name:
+            functions.append(name)
+    strays = [name for name in functions if name.startswith(INTERRUPT_ENTRIES)]
+    expect(not strays, "steps landed in " + ", ".join(strays))
+    print("They went through %d functions: %s, ..." % (len(set(functions)), ", ".join(functions[:8])))
+
+    title("An interrupt stops a guest that runs.")
+    threading.Timer(1, process.SendAsyncInterrupt).start()
+    type_in("continue")
+    type_in("thread list")
+
+    title("The server's own commands, the same in GDB, LLDB and 'trapline shell'.")
+    type_in("process plugin packet monitor vcpus")
+
+    title("Detach: the guest runs on, and nothing is left behind in it.")
+    type_in("detach")
+    # Leaving by LLDB's own way would wait for input.
+    os._exit(0)
