@@ -37,10 +37,7 @@ pub(crate) fn gdb_target(address: &ListenAddress) -> String {
 pub(crate) fn lldb_command(address: &ListenAddress) -> String {
     match address {
         // `gdb-remote` takes only TCP ports.
-        ListenAddress::Unix(path) => format!(
-            "process connect --plugin gdb-remote unix-connect://{}",
-            path.display()
-        ),
+        ListenAddress::Unix(path) => format!("process connect unix-connect://{}", path.display()),
         other => format!("gdb-remote {}", gdb_target(other)),
     }
 }

@@ -54,6 +54,16 @@ pub(crate) enum ClientError {
     /// Whoever listens there does not answer as a debug server.
     #[error("{address}: something listens there, but it does not answer as a debug server does")]
     NotAServer { address: ListenAddress },
+    /// Nothing has come from the server.
+    #[error(
+        "{address}: something listens there, but it has not answered in {seconds} seconds; it is \
+         busy, or it is no debug server"
+    )]
+    Silent {
+        address: ListenAddress,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The connection has ended.
     #[error("{address}: the server is gone; the guest has ended, or the server was ended")]
     Gone { address: ListenAddress },

@@ -13,9 +13,9 @@ use trapline_server::ListenAddress;
 use super::error::ClientError;
 use super::stream::Stream;
 
-/// How long a server may take for the first answers. A guest may have to be brought to a halt
-/// before it can answer, on a machine with more to do.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take for the first answers. It may be looking for a kernel in the guest's
+/// memory, on a machine with more to do.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many packets may lie unread before the reading thread waits.
 const BACKLOG: usize = 256;
@@ -99,16 +99,16 @@ impl Reader {
 
     /// Returns what it means that the handshake failed.
     fn explain(&self, error: &io::Error, address: ListenAddress) -> ClientError {
-        let is_closed = matches!(
-            error.kind(),
+        match error.kind() {
+            _ if self.has_heard => ClientError::NotAServer { address },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent {
+                address,
+                seconds: HANDSHAKE_TIMEOUT.as_secs(),
+            },
             io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe
-        );
-        if is_closed && !self.has_heard {
-            ClientError::NotLetIn { address }
-        } else {
-            ClientError::NotAServer { address }
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => ClientError::NotLetIn { address },
+            _ => ClientError::NotAServer { address },
         }
     }
 

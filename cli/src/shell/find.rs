@@ -16,7 +16,7 @@ pub(crate) fn only_server(folder: &Path) -> anyhow::Result<ListenAddress> {
     match (sockets.pop(), sockets.is_empty()) {
         (Some(only), true) => Ok(ListenAddress::Unix(only)),
         (None, _) => bail!(
-            "no server of yours is running (there is no socket that answers in {}); start one with \
+            "no server of yours is running (there is no socket of one in {}); start one with \
              'trapline run --kernel IMAGE', or give its address: trapline shell ADDRESS",
             folder.display()
         ),
@@ -31,7 +31,8 @@ pub(crate) fn only_server(folder: &Path) -> anyhow::Result<ListenAddress> {
     }
 }
 
-/// Returns the sockets in the folder that somebody listens on, in the order of their names.
+/// Returns the sockets in the folder, in the order of their names; if there are several, those that
+/// somebody listens on.
 fn sockets(folder: &Path) -> Vec<PathBuf> {
     // Another user could have made a folder of this name in a place open to all.
     let is_own = std::fs::metadata(folder)
@@ -47,8 +48,11 @@ fn sockets(folder: &Path) -> Vec<PathBuf> {
                     .extension()
                     .is_some_and(|extension| extension == "sock")
         })
-        .filter(|path| UnixStream::connect(path).is_ok())
         .collect();
+    // To connect is the only way to know, but it costs the guest a pause.
+    if sockets.len() > 1 {
+        sockets.retain(|path| UnixStream::connect(path).is_ok());
+    }
     sockets.sort();
     sockets
 }

@@ -136,6 +136,8 @@ fn commands_registers_and_symbols_are_completed() {
     terminal.expect_line(&format!("{STOPPED} break kernel_main"));
     terminal.type_in("\x15x kernel_\t\t");
     terminal.expect_text("kernel_idle  kernel_main");
+    terminal.type_in("\x15phys \t\t");
+    terminal.expect_text("off  on");
     terminal.type_in("\x15sou\t");
     terminal.expect_line(&format!("{STOPPED} source FILE"));
 }

@@ -32,7 +32,7 @@ fn the_whole_file_is_written_and_its_use_is_told() {
         format!(
             "{file}: 2 symbols of Fakix 1.0, where they are since this boot\n  \
              gdb {file} -ex 'target remote {0}'\n  \
-             lldb {file} -o 'process connect --plugin gdb-remote unix-connect://{0}'\n",
+             lldb {file} -o 'process connect unix-connect://{0}'\n",
             socket.display()
         )
     );
