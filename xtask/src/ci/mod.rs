@@ -7,6 +7,7 @@ mod builds;
 mod files;
 mod layers;
 mod licences;
+mod rules;
 mod runs;
 mod source;
 mod unsafe_code;
@@ -49,6 +50,7 @@ const STEPS: &[Step] = &[
     ("unsafe inventory", unsafe_code::check),
     ("file length", files::length),
     ("names of servers", files::servers),
+    ("rules", rules::check),
     ("licences", licences::check),
     ("lints", builds::lints),
     ("no std in crates/", builds::no_std),
