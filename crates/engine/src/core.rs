@@ -43,7 +43,7 @@ pub(crate) struct Core {
     pub(crate) run: RunControl,
     pub(crate) points: PointTable,
     pub(crate) os: Option<Box<dyn GuestOs>>,
-    /// Whether the guest has run at all since the engine took it over.
+    /// Whether the guest has run since the engine took it over, or a client said that it may.
     pub(crate) has_started: bool,
     /// Whether a client's going away leaves a stopped guest stopped.
     pub(crate) stays_stopped: bool,
@@ -364,6 +364,7 @@ impl Context<'_> {
     /// Gives each vCPU its part of a client's resume.
     pub(crate) fn resume(&mut self, action: impl Fn(VcpuId) -> Option<ResumeAction>) {
         self.core.monitor.note_resume();
+        self.core.has_started = true;
         self.core.run.set_actions(action);
     }
 

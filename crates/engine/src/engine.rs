@@ -191,11 +191,14 @@ impl Engine {
 
     /// Returns whether a client has ended its session and its connection can be closed once all
     /// output is sent.
+    ///
+    /// A client that acknowledges has acknowledged the last reply by then: GDB takes a connection
+    /// that is closed before it can do so for a failed detach.
     #[must_use]
     pub fn is_finished(&self, id: SessionId) -> bool {
         self.clients
             .get(&id)
-            .is_none_or(|client| client.session.is_finished)
+            .is_none_or(|client| client.session.is_finished && !client.wire.awaits_ack())
     }
 
     /// Returns how the guest ended, if it has.

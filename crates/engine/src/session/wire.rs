@@ -21,6 +21,8 @@ pub(crate) struct Wire {
     output: Vec<u8>,
     /// The last packet sent, for a client that asks for it again. Empty in no-ack mode.
     last_reply: Vec<u8>,
+    /// The client has not acknowledged that packet yet. Always false in no-ack mode.
+    is_unacknowledged: bool,
     /// The body of a request that waits for a pause.
     waiting: Option<Vec<u8>>,
     spare: Vec<u8>,
@@ -43,6 +45,7 @@ impl Wire {
             input: Vec::new(),
             output: Vec::new(),
             last_reply: Vec::new(),
+            is_unacknowledged: false,
             waiting: None,
             spare: Vec::new(),
         }
@@ -67,6 +70,11 @@ impl Wire {
     /// Returns whether more bytes should be read from the connection.
     pub(crate) fn has_room(&self) -> bool {
         self.input.len() < INPUT_HIGH_BYTES
+    }
+
+    /// Returns whether the client has still to acknowledge the last packet.
+    pub(crate) fn awaits_ack(&self) -> bool {
+        self.is_unacknowledged
     }
 
     /// Returns whether a request waits for a pause.
@@ -124,7 +132,11 @@ impl Wire {
                 self.reply(|out| out.extend_from_slice(OVERSIZE_REPLY));
                 Taken::Nothing
             }
-            Event::Ack | Event::Notification(_) => Taken::Nothing,
+            Event::Ack => {
+                self.is_unacknowledged = false;
+                Taken::Nothing
+            }
+            Event::Notification(_) => Taken::Nothing,
         };
         Some(taken)
     }
@@ -148,6 +160,7 @@ impl Wire {
             self.last_reply.clear();
             let written = self.output.get(start..).unwrap_or_default();
             self.last_reply.extend_from_slice(written);
+            self.is_unacknowledged = true;
         }
     }
 
@@ -160,5 +173,6 @@ impl Wire {
     pub(super) fn stop_acknowledging(&mut self) {
         self.deframer.set_ack_mode(AckMode::NoAck);
         self.last_reply = Vec::new();
+        self.is_unacknowledged = false;
     }
 }

@@ -127,6 +127,18 @@ fn an_interrupt_while_nothing_runs_is_not_answered() {
 }
 
 #[test]
+fn an_interrupt_before_the_first_instruction_is_an_interrupt() {
+    let (mut world, gdb) = guest(1, loops());
+    let mut bytes = Vec::new();
+    trapline_rsp::client::encode_packet(b"vCont;c", &mut bytes);
+    bytes.push(3);
+    world.clients[gdb].expect("vCont;c");
+    world.send_raw(gdb, &bytes);
+    let stop = world.next(gdb);
+    assert!(stop.starts_with("T02"), "{stop}");
+}
+
+#[test]
 fn an_interrupt_between_a_packets_bytes_is_answered() {
     let (mut world, gdb) = guest(1, loops());
     world.send(gdb, "vCont;c");

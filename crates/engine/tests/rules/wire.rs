@@ -42,6 +42,15 @@ fn packets_are_acknowledged_until_the_client_ends_that() {
 }
 
 #[test]
+fn a_session_ends_when_its_last_reply_is_acknowledged() {
+    let (mut world, client) = guest();
+    assert_eq!(exchange(&mut world, client, &packet("D")), "+$OK#9a");
+    assert!(!world.engine.is_finished(world.clients[client].id));
+    assert_eq!(exchange(&mut world, client, b"+"), "");
+    assert!(world.engine.is_finished(world.clients[client].id));
+}
+
+#[test]
 fn a_bad_checksum_is_answered_by_a_nack_and_does_nothing() {
     let (mut world, client) = guest();
     let broken = format!("$M{DATA:x},1:55#00");
