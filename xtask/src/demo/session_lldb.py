@@ -7,6 +7,8 @@ import threading
 import lldb
 
 STEPS = 1000
+# LLDB takes some ten milliseconds for each step that it is told of by itself.
+STEPS_AT_ONCE = 25
 INTERRUPT_ENTRIES = ("asm_sysvec", "sysvec", "asm_common_interrupt", "common_interrupt", "asm_exc_nmi")
 
 
@@ -19,14 +21,19 @@ def title(text):
     print("\n--- " + text, flush=True)
 
 
-def show(debugger, command):
-    print("(lldb) " + command, flush=True)
+def quietly(debugger, command):
     result = lldb.SBCommandReturnObject()
     debugger.GetCommandInterpreter().HandleCommand(command, result)
-    print((result.GetOutput() or "") + (result.GetError() or ""), end="", flush=True)
     if not result.Succeeded():
-        fail("the command failed")
+        fail(command + ": " + (result.GetError() or "no reason given"))
     return result.GetOutput() or ""
+
+
+def show(debugger, command):
+    print("(lldb) " + command, flush=True)
+    output = quietly(debugger, command)
+    print(output, end="", flush=True)
+    return output
 
 
 def expect(condition, text):
@@ -58,14 +65,14 @@ def __lldb_init_module(debugger, _):
     type_in("breakpoint set --name do_sys_openat2")
     type_in("continue")
     expect(where(process) == "do_sys_openat2", "stopped in " + where(process))
-    expect("do_syscall_64" in type_in("bt 4"), "the backtrace should reach the system call")
+    expect("do_syscall_64" in type_in("thread backtrace --count 4 %d" % stopped_thread(process).GetIndexID()), "the backtrace should reach the system call")
     type_in("breakpoint delete --force")
 
     title("A hardware breakpoint on the one that starts processes, with a condition.")
     type_in("breakpoint set --hardware --name kernel_clone --condition '$rdi != 0'")
     type_in("continue")
     expect(where(process) == "kernel_clone", "stopped in " + where(process))
-    type_in("bt 4")
+    type_in("thread backtrace --count 4 %d" % stopped_thread(process).GetIndexID())
     type_in("breakpoint delete --force")
 
     title("A watchpoint on a kernel variable: who changes it, from what to what?")
@@ -74,7 +81,7 @@ def __lldb_init_module(debugger, _):
     type_in("watchpoint set expression -w write -s 8 -- %#x" % address)
     type_in("continue")
     expect(stopped_thread(process).GetStopReason() == lldb.eStopReasonWatchpoint, "the change was not seen")
-    type_in("bt 4")
+    type_in("thread backtrace --count 4 %d" % stopped_thread(process).GetIndexID())
     type_in("watchpoint delete --force")
 
     title("%d single steps from the start of a system call. Interrupts wait: none of the steps lands in "
@@ -83,8 +90,8 @@ def __lldb_init_module(debugger, _):
     type_in("continue")
     thread = stopped_thread(process)
     functions = []
-    for _ in range(STEPS):
-        thread.StepInstruction(False)
+    for _ in range(STEPS // STEPS_AT_ONCE):
+        quietly(debugger, "thread step-inst --count %d %d" % (STEPS_AT_ONCE, thread.GetIndexID()))
         name = thread.GetFrameAtIndex(0).GetFunctionName() or "?"
         if not functions or functions[-1] != name:
             functions.append(name)
