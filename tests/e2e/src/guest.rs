@@ -243,7 +243,16 @@ impl RunningGuest {
         }
     }
 
-    /// Waits until `trapline` has printed `text`.
+    /// Waits until `trapline` prints `text` after this call.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn expect_anew(&self, text: &str, limit: Duration) -> Result<()> {
+        self.process.skip_output();
+        self.process.expect(text, limit)
+    }
+
+    /// Waits until `trapline` has printed `text`, after what an earlier call found.
     ///
     /// # Errors
     /// When it does not within `limit`.

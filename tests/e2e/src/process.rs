@@ -40,6 +40,8 @@ struct Output {
 #[derive(Debug, Default)]
 struct State {
     text: String,
+    /// What has been waited for by [`LocalProcess::expect`].
+    seen_bytes: usize,
     open_pipes: usize,
 }
 
@@ -67,10 +69,17 @@ impl LocalProcess {
         Ok(Self { child, output })
     }
 
-    /// Waits until the output holds `text`.
+    /// Waits until the output holds `text`, after what an earlier call found.
     pub(crate) fn expect(&self, text: &str, limit: Duration) -> Result<()> {
         let found = self.output.wait(limit, |state| {
-            (state.text.contains(text) || state.open_pipes == 0).then(|| state.text.contains(text))
+            let unseen = state.text.get(state.seen_bytes..).unwrap_or_default();
+            match unseen.find(text) {
+                Some(start) => {
+                    state.seen_bytes += start + text.len();
+                    Some(true)
+                }
+                None => (state.open_pipes == 0).then_some(false),
+            }
         });
         match found {
             Some(true) => Ok(()),
@@ -104,6 +113,11 @@ impl LocalProcess {
         let id = i32::try_from(self.child.id())?;
         kill_process(Pid::from_raw(id).context("a process number")?, signal)?;
         Ok(())
+    }
+
+    fn skip_output(&self) {
+        let mut state = self.output.lock();
+        state.seen_bytes = state.text.len();
     }
 
     /// Everything it has said.
@@ -145,11 +159,11 @@ impl Output {
     }
 
     /// Waits until `look` finds what it looks for.
-    fn wait<T>(&self, limit: Duration, look: impl Fn(&State) -> Option<T>) -> Option<T> {
+    fn wait<T>(&self, limit: Duration, look: impl Fn(&mut State) -> Option<T>) -> Option<T> {
         let end = Instant::now() + limit;
         let mut state = self.lock();
         loop {
-            if let Some(found) = look(&state) {
+            if let Some(found) = look(&mut state) {
                 return Some(found);
             }
             let left = end.checked_duration_since(Instant::now())?;
@@ -173,6 +187,14 @@ impl Process {
         match self {
             Self::Local(process) => process.wait(limit),
             Self::Remote(process) => Ok(process.wait(limit)?.status),
+        }
+    }
+
+    /// Lets the next [`Process::expect`] begin with what comes from now on.
+    pub(crate) fn skip_output(&self) {
+        match self {
+            Self::Local(process) => process.skip_output(),
+            Self::Remote(process) => process.skip_output(),
         }
     }
 

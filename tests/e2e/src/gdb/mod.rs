@@ -45,7 +45,8 @@ pub struct GdbSession {
     lines: Receiver<String>,
     token: u64,
     stops: VecDeque<Value>,
-    running: bool,
+    /// Why a resume came to nothing after all.
+    failure: Option<String>,
     /// What a console command printed.
     printed: String,
     packets: PathBuf,
@@ -83,7 +84,7 @@ impl GdbSession {
             lines,
             token: 0,
             stops: VecDeque::new(),
-            running: false,
+            failure: None,
             printed: String::new(),
             packets: PathBuf::new(),
             transcript: transcript.clone(),
@@ -139,12 +140,12 @@ impl GdbSession {
     fn take(&mut self, record: Record) {
         match record {
             Record::Async('*', class, results) if class == "stopped" => {
-                self.running = false;
                 self.stops.push_back(results);
             }
-            Record::Async('*', class, _) if class == "running" => self.running = true,
-            // A connection that ends while the guest runs is no stop.
-            Record::Async('=', class, _) if class == "thread-group-exited" && self.running => {}
+            // GDB plants breakpoints after it has answered that the guest runs.
+            Record::Result(_, class, _) if class == "error" => {
+                self.failure = Some(core::mem::take(&mut self.printed));
+            }
             Record::Stream('~' | '@' | '&', text) => self.printed.push_str(&text),
             _ => {}
         }
@@ -162,7 +163,8 @@ impl GdbSession {
 
     fn resume_by(&mut self, command: &str) -> Result<()> {
         self.stops.clear();
-        self.running = true;
+        self.printed.clear();
+        self.failure = None;
         self.command(command).map(drop)
     }
 }
@@ -232,6 +234,9 @@ impl Debugger for GdbSession {
         loop {
             if let Some(results) = self.stops.pop_front() {
                 return stop(&results);
+            }
+            if let Some(failure) = self.failure.take() {
+                bail!("gdb did not resume: {failure}");
             }
             let record = self.next_record(end, "waiting for a stop")?;
             self.take(record);

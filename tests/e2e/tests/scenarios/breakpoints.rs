@@ -142,9 +142,9 @@ fn one_breakpoint_too_many_is_a_clear_error(stage: &Stage) -> Result<()> {
         let address = guest.symbol(&format!("function_{index}"))?;
         points.push(debugger.hbreak(&address.into())?);
     }
-    let error = match debugger.resume() {
+    let error = match debugger.cont() {
         Err(error) => error.to_string(),
-        Ok(()) => anyhow::bail!("a fifth hardware breakpoint was taken"),
+        Ok(_) => anyhow::bail!("a fifth hardware breakpoint was taken"),
     };
     ensure!(error.contains("hardware breakpoint"), "{error}");
     // Nothing else has changed: the guest has not moved and the others still work.

@@ -10,6 +10,7 @@ mod sessions;
 mod smp;
 mod startup;
 mod steps;
+mod stock;
 mod watchpoints;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ const GROUPS: &[Group] = &[
     group("smp", smp::SCENARIOS),
     group("startup", startup::SCENARIOS),
     group("steps", steps::SCENARIOS),
+    group("stock", stock::SCENARIOS),
     group("watchpoints", watchpoints::SCENARIOS),
 ];
 

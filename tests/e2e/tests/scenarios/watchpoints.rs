@@ -101,9 +101,9 @@ fn one_watchpoint_too_many_is_a_clear_error(stage: &Stage) -> Result<()> {
     for offset in 0..5 {
         points.push(debugger.watch(sum + 16 * offset, 8, Watch::Write)?);
     }
-    let error = match debugger.resume() {
+    let error = match debugger.cont() {
         Err(error) => error.to_string(),
-        Ok(()) => anyhow::bail!("a fifth watchpoint was taken"),
+        Ok(_) => anyhow::bail!("a fifth watchpoint was taken"),
     };
     ensure!(error.contains("watchpoint"), "{error}");
     for point in points.drain(1..) {

@@ -1,0 +1,208 @@
+//! A distribution's own kernel, with KASLR, debugged with no file at all.
+//!
+//! One boot serves all checks of a debugger, in sequence: it takes most of the time.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use trapline_e2e::{
+    Debugger, GuestBuilder, Image, Kind, LIMIT, Place, RawClient, Reason, RunningGuest, Stage,
+    Watch,
+};
+use trapline_test_machine::{GuestImage, guest_initramfs};
+
+crate::scenarios! {
+    Each Hardware a_stock_kernel_is_debugged_and_goes_on;
+}
+
+/// How long a stock kernel may take to its first heartbeat, in an emulated machine on a busy
+/// computer.
+const BOOT_LIMIT: Duration = Duration::from_secs(400);
+/// How long the guest is held once, which must not make it complain.
+const LONG_STOP: Duration = Duration::from_secs(30);
+/// What a kernel says of time that it lost.
+const COMPLAINTS: [&str; 7] = [
+    "soft lockup",
+    "hard LOCKUP",
+    "rcu_sched detected stalls",
+    "rcu: INFO",
+    "clocksource: timekeeping watchdog",
+    "hung_task",
+    "Call Trace",
+];
+
+fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (kernel, initrd) = files(stage, directory.path())?;
+    let image = Image::Files(kernel, initrd);
+    let builder = GuestBuilder::new(stage.place().clone(), image, stage.transcript().clone());
+    let guest = builder
+        .cpus(2)
+        .cmdline("console=ttyS0 panic=0")
+        .options(&["--console", "stdio", "--memory", "512M"])
+        .running()
+        .start()?;
+    guest.expect("heartbeat 2", BOOT_LIMIT)?;
+    let mut debugger = stage.debugger()?;
+    if stage.kind() == Kind::Lldb {
+        debugger.symbols(&symbol_file(stage, &guest, directory.path())?)?;
+    }
+    debugger.connect(guest.socket())?;
+    every_vcpu_has_a_name(&mut *debugger)?;
+    breakpoints_hit(&mut *debugger)?;
+    steps_stay_out_of_handlers(&mut *debugger)?;
+    a_variable_is_watched(&mut *debugger)?;
+    debugger.resume()?;
+    goes_on(&guest)?;
+    debugger.interrupt()?;
+    let stop = debugger.wait_stop(LIMIT)?;
+    ensure!(stop.reason == Reason::Signal("SIGINT".into()), "{stop:?}");
+    debugger.detach()?;
+    goes_on(&guest)?;
+    a_long_stop_is_not_noticed(stage, &guest)
+}
+
+/// The paths of the kernel and of a small root file system where the guest runs.
+fn files(stage: &Stage, directory: &std::path::Path) -> Result<(String, String)> {
+    let environment = stage.environment();
+    match stage.place() {
+        Place::Machine(machine) => {
+            let (kernel, initrd) = machine.put_guest(environment, &GuestImage::default())?;
+            Ok((kernel.to_owned(), initrd.to_owned()))
+        }
+        Place::Host => {
+            let initrd = directory.join("initrd");
+            std::fs::write(
+                &initrd,
+                guest_initramfs(environment, &GuestImage::default())?,
+            )?;
+            let kernel = environment.kernel()?.display().to_string();
+            Ok((kernel, initrd.display().to_string()))
+        }
+    }
+}
+
+/// LLDB takes no file from a server, so `trapline symbols` makes one.
+fn symbol_file(
+    stage: &Stage,
+    guest: &RunningGuest,
+    directory: &std::path::Path,
+) -> Result<PathBuf> {
+    let path = directory.join("kernel.elf");
+    let program = trapline_test_machine::Environment::program("trapline")?;
+    let output = std::process::Command::new(program)
+        .arg("symbols")
+        .arg(format!("unix:{}", guest.socket().display()))
+        .arg("-o")
+        .arg(&path)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    stage.transcript().say("symbols", &said);
+    ensure!(output.status.success(), "trapline symbols: {said}");
+    Ok(path)
+}
+
+fn every_vcpu_has_a_name(debugger: &mut dyn Debugger) -> Result<()> {
+    let threads = debugger.threads()?;
+    ensure!(threads.len() == 2, "{threads:?}");
+    for thread in &threads {
+        ensure!(thread.function.is_some(), "{thread:?}");
+    }
+    Ok(())
+}
+
+fn breakpoints_hit(debugger: &mut dyn Debugger) -> Result<()> {
+    let open = debugger.break_at(&"do_sys_openat2".into())?;
+    let stop = debugger.cont_to(open)?;
+    ensure!(
+        stop.function.as_deref() == Some("do_sys_openat2"),
+        "{stop:?}"
+    );
+    let frames = debugger.backtrace(8)?;
+    let names: Vec<_> = frames
+        .iter()
+        .filter_map(|frame| frame.function.as_deref())
+        .collect();
+    ensure!(
+        names.len() >= 3 && names.contains(&"do_syscall_64"),
+        "{names:?}"
+    );
+    debugger.delete(open)?;
+    let read = debugger.hbreak(&"vfs_read".into())?;
+    let stop = debugger.cont_to(read)?;
+    ensure!(stop.function.as_deref() == Some("vfs_read"), "{stop:?}");
+    debugger.delete(read)?;
+    // AT_FDCWD, as every open by path has.
+    let open = debugger.break_at(&"do_sys_openat2".into())?;
+    debugger.condition(open, "(int)$rdi == -100")?;
+    let before = debugger.packets()?.matches("$T05").count();
+    debugger.cont_to(open)?;
+    if debugger.kind() == Kind::Gdb {
+        let stops = debugger.packets()?.matches("$T05").count() - before;
+        ensure!(stops == 1, "{stops} stops for one true condition");
+    }
+    let directory = debugger.register("rdi")? & 0xffff_ffff;
+    ensure!(directory == 0xffff_ff9c, "{directory:#x}");
+    debugger.delete(open)
+}
+
+/// From where an open was called, so in no handler at the start.
+fn steps_stay_out_of_handlers(debugger: &mut dyn Debugger) -> Result<()> {
+    const HANDLERS: [&str; 4] = [
+        "sysvec",
+        "irq_entries",
+        "asm_common_interrupt",
+        "asm_exc_nmi",
+    ];
+    for count in 0..1000 {
+        let stop = debugger.step()?;
+        ensure!(stop.reason == Reason::Step, "step {count}: {stop:?}");
+        let function = stop.function.as_deref().unwrap_or_default();
+        let is_handler = HANDLERS.iter().any(|handler| function.contains(handler));
+        ensure!(!is_handler, "step {count}: {stop:?}");
+    }
+    Ok(())
+}
+
+fn a_variable_is_watched(debugger: &mut dyn Debugger) -> Result<()> {
+    let address = match debugger.kind() {
+        Kind::Gdb => debugger.console("print/x (unsigned long)&jiffies_64")?,
+        Kind::Lldb => debugger.console("expression -f x -- (unsigned long)&jiffies_64")?,
+    };
+    let digits = address
+        .split("0x")
+        .nth(1)
+        .context("no address of jiffies_64")?;
+    let address = u64::from_str_radix(digits.trim(), 16)?;
+    let before = debugger.read_u64(address)?;
+    let point = debugger.watch(address, 8, Watch::Write)?;
+    let stop = debugger.cont_to(point)?;
+    ensure!(debugger.read_u64(address)? == before + 1, "{stop:?}");
+    debugger.delete(point)
+}
+
+/// The guest says something again, twice.
+fn goes_on(guest: &RunningGuest) -> Result<()> {
+    guest.expect_anew("heartbeat", LIMIT)?;
+    guest.expect_anew("heartbeat", LIMIT)
+}
+
+fn a_long_stop_is_not_noticed(stage: &Stage, guest: &RunningGuest) -> Result<()> {
+    let mut client = RawClient::without_acks(guest.socket(), stage.transcript())?;
+    ensure!(client.ask("?")?.starts_with('T'));
+    // Nothing is to come; the wait is what this is about.
+    ensure!(client.receive(LONG_STOP).is_err());
+    ensure!(client.ask("D")? == "OK");
+    drop(client);
+    goes_on(guest)?;
+    goes_on(guest)?;
+    let console = guest.output();
+    for complaint in COMPLAINTS {
+        ensure!(
+            !console.contains(complaint),
+            "the guest complains of {complaint:?}:\n{console}"
+        );
+    }
+    Ok(())
+}
