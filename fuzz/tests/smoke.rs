@@ -14,7 +14,9 @@ fn targets_hold_over_mutated_seeds() {
         assert!(!seeds.is_empty(), "seeds/{name} is empty");
         seeds.iter().for_each(|seed| target(seed));
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        for run in 0..RUNS_PER_TARGET {
+        let is_slow = trapline_fuzz::SLOW.contains(&name);
+        let runs = RUNS_PER_TARGET / if is_slow { 40 } else { 1 };
+        for run in 0..runs {
             let input = mutated(&seeds, &mut random);
             let result = std::panic::catch_unwind(|| target(&input));
             assert!(

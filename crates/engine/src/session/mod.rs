@@ -19,9 +19,6 @@ mod threads;
 mod transfer;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -21,6 +21,8 @@ pub(crate) struct Client {
     /// Requests that are not answered yet, in order; a resume that is accepted stays among them
     /// until a later one is answered.
     open: VecDeque<Open>,
+    /// It may only look.
+    pub(crate) is_read_only: bool,
     /// Whether what comes is checked against what was asked.
     pub(crate) is_checked: bool,
 }
@@ -42,6 +44,7 @@ impl Client {
             raw: Vec::new(),
             awaits_stop: false,
             open: VecDeque::new(),
+            is_read_only: false,
             is_checked: true,
         }
     }

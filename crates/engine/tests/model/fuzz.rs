@@ -57,7 +57,8 @@ pub(crate) fn exercise(data: &[u8]) {
                     176 => Access::ReadOnly,
                     _ => Access::Full,
                 };
-                world.connect_as(access);
+                let client = world.connect_as(access);
+                world.clients[client].is_read_only = access == Access::ReadOnly;
             }
             _ if world.clients.is_empty() => {}
             _ => {
@@ -153,6 +154,14 @@ fn act(world: &mut World, client: usize, input: &mut Input<'_>) {
         _ if is_busy => {}
         // What may be refused could not be told from the refusal of the resume.
         3..=22 | 26 | 29 if awaits => {}
+        // Any bytes, from a client that may only look.
+        31 if world.clients[client].is_read_only => {
+            world.clients[client].is_checked = false;
+            let len = input.below(24).min(input.0.len());
+            let (bytes, rest) = input.0.split_at(len);
+            input.0 = rest;
+            world.send_raw(client, bytes);
+        }
         choice => {
             if let Some(packet) = packet(choice, world, input) {
                 world.send(client, &packet);

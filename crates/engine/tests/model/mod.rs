@@ -15,5 +15,5 @@ pub(crate) mod memory;
 pub(crate) mod world;
 
 pub(crate) use client::Client;
-pub(crate) use explore::{Choices, explore};
+pub(crate) use explore::Choices;
 pub(crate) use world::{Config, World};

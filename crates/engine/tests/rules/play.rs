@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::model::{Choices, World, explore};
+use crate::model::explore::explore;
+use crate::model::{Choices, World};
 
 /// Something that a client does at a moment that the search chooses.
 pub(crate) struct Actor {
