@@ -1,7 +1,7 @@
 //! `trapline run`: a guest on KVM with the debug server beside it.
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -64,7 +64,7 @@ pub(crate) struct RunArguments {
     /// Hold every vCPU before its first instruction until a debugger resumes it
     #[arg(long)]
     wait: bool,
-    /// Where the guest's serial console leads: stdio, pty, file:PATH or none
+    /// Where the guest's serial console leads: stdio, pty, none, or file: and a path
     #[arg(long, value_name = "CONSOLE", default_value = "stdio", value_parser = parse_console)]
     console: Console,
     /// A disk image, as a virtio block device; may be given more than once
@@ -230,6 +230,15 @@ fn default_socket() -> anyhow::Result<PathBuf> {
         .mode(0o700)
         .create(&folder)
         .with_context(|| format!("{}: cannot make the folder for sockets", folder.display()))?;
+    let metadata = std::fs::symlink_metadata(&folder)?;
+    let is_own = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
+    if !is_own || metadata.mode() & 0o077 != 0 {
+        bail!(
+            "{}: others can get at that folder, so no socket is made in it; choose a place with \
+             --listen unix:PATH",
+            folder.display()
+        );
+    }
     Ok(folder.join(format!("{}.sock", std::process::id())))
 }
 

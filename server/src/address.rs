@@ -1,8 +1,8 @@
 //! Where a server listens, as users write it.
 
-use std::fmt;
+use core::fmt;
+use core::str::FromStr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use thiserror::Error;
 
