@@ -6,10 +6,11 @@ use super::Context;
 use crate::programs::metadata;
 
 /// Licences that ask for no more than attribution.
-const ALLOWED: [&str; 12] = [
+const ALLOWED: [&str; 13] = [
     "MIT",
     "MIT-0",
     "Apache-2.0",
+    "BSL-1.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",

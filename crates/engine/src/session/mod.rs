@@ -8,6 +8,7 @@ pub(crate) mod describe;
 mod files;
 mod lldb;
 mod memory;
+mod needs;
 mod points;
 mod queries;
 mod regions;
@@ -26,7 +27,7 @@ use alloc::vec::Vec;
 
 use trapline_arch::x86_64::mode::CpuMode;
 use trapline_arch::{Layout, LayoutKind, RegisterFile};
-use trapline_rsp::request::{AfterDetach, FileRequest, ThreadUse, Toggle};
+use trapline_rsp::request::{AfterDetach, ThreadUse, Toggle};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES, ParseError, Request};
 
 use crate::contract::{Command, GuestEnd, VcpuId};
@@ -267,41 +268,6 @@ impl Session {
         }
     }
 
-    /// Returns whether a request can be answered only while all vCPUs are out of the guest.
-    fn needs_stopped(&self, request: &Request<'_>) -> bool {
-        match request {
-            Request::ReadRegisters { .. }
-            | Request::WriteRegisters { .. }
-            | Request::ReadRegister { .. }
-            | Request::WriteRegister { .. }
-            | Request::SaveRegisters { .. }
-            | Request::RestoreRegisters { .. }
-            | Request::ThreadExtraInfo(_)
-            | Request::ThreadsInfo
-            | Request::ThreadStopInfo(_)
-            | Request::MemoryRegion(_)
-            | Request::InsertBreakpoint(_)
-            | Request::RemoveBreakpoint(_)
-            | Request::Continue { .. }
-            | Request::Step { .. }
-            | Request::Resume(_)
-            | Request::Detach { .. }
-            | Request::Offsets
-            | Request::ProcessInfo => true,
-            Request::Monitor(command) => monitor::needs_stopped(&command.to_vec()),
-            Request::ReadMemory { .. }
-            | Request::ReadMemoryBinary { .. }
-            | Request::WriteMemory { .. }
-            | Request::WriteMemoryBinary { .. }
-            | Request::Crc { .. }
-            | Request::SearchMemory(_) => !self.uses_physical_addresses,
-            Request::Transfer(_) | Request::File(FileRequest::Open { .. }) => true,
-            // For others it is a request to stop the guest.
-            Request::StopReason => self.access == Access::ReadOnly,
-            _ => false,
-        }
-    }
-
     fn answer(
         &mut self,
         request: Request<'_>,
@@ -371,29 +337,6 @@ impl Session {
             Request::RemoveBreakpoint(point) => self.remove_point(&point, out, context),
             request => self.answer_query(request, out, context),
         }
-    }
-
-    /// Refuses what a read-only client may not do (rule A1).
-    fn check_access(&self, request: &Request<'_>) -> Result<(), Refusal> {
-        let changes = matches!(
-            request,
-            Request::Kill
-                | Request::KillProcess(_)
-                | Request::WriteRegisters { .. }
-                | Request::WriteRegister { .. }
-                | Request::RestoreRegisters { .. }
-                | Request::WriteMemory { .. }
-                | Request::WriteMemoryBinary { .. }
-                | Request::Continue { .. }
-                | Request::Step { .. }
-                | Request::Resume(_)
-                | Request::Interrupt
-                | Request::InsertBreakpoint(_)
-        );
-        if changes && self.access == Access::ReadOnly {
-            return Err(Refusal::text(1, "this session is read-only"));
-        }
-        Ok(())
     }
 
     /// Answers `?`: the guest is stopped for a client that attaches to it.

@@ -186,6 +186,11 @@ impl FrameWriter {
         let Some(Piece { at, start, .. }) = self.piece.take() else {
             return;
         };
+        if end <= start {
+            // A later row for the same address takes its place.
+            self.bytes.truncate(at);
+            return;
+        }
         let padded = self.bytes.len().saturating_sub(at).next_multiple_of(8);
         self.bytes.resize(at.saturating_add(padded), 0);
         let len = self.bytes.len().saturating_sub(at).saturating_sub(4);

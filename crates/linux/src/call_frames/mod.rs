@@ -18,10 +18,11 @@ mod orc;
 mod tests;
 
 use alloc::vec::Vec;
+use core::iter::Peekable;
 
 use trapline_arch::Gva;
 
-use crate::kallsyms::Kallsyms;
+use crate::kallsyms::{Kallsyms, Symbols};
 use crate::memory::{VirtualMemory, read_exact};
 use dwarf::FrameWriter;
 use orc::{OrcEntry, OrcFormat};
@@ -35,10 +36,6 @@ const MAX_BYTES: usize = 6 << 20;
 /// How many entries are read at a time.
 const CHUNK_ENTRIES: usize = 1024;
 
-/// How many entries describe one piece of code in the output. A debugger goes through all of them
-/// for one address.
-const ENTRIES_PER_PIECE: usize = 128;
-
 /// Returns the contents of `.debug_frame` for a kernel, or nothing if it has no ORC tables or they
 /// are not what they should be.
 #[must_use]
@@ -47,24 +44,69 @@ pub fn call_frames(memory: &dyn VirtualMemory, symbols: &Kallsyms) -> Vec<u8> {
         return Vec::new();
     };
     let mut writer = FrameWriter::new();
+    let mut functions = Functions::new(symbols, tables.text_end);
     let mut format = None;
     let mut previous = 0;
+    let mut unwind = None;
     for first in (0..tables.count).step_by(CHUNK_ENTRIES) {
         let count = tables.count.saturating_sub(first).min(CHUNK_ENTRIES);
         let Some(chunk) = tables.read(memory, first, count) else {
             return Vec::new();
         };
         let format = *format.get_or_insert_with(|| OrcFormat::guess(&chunk));
-        for (number, &(address, entry)) in (first..).zip(&chunk) {
+        for &(address, entry) in &chunk {
             if address < previous || writer.len() > MAX_BYTES {
                 return Vec::new();
             }
             previous = address;
-            let is_first_of_piece = number % ENTRIES_PER_PIECE == 0;
-            writer.row(address, &format.unwind(entry), is_first_of_piece);
+            // An entry may hold on into the next functions.
+            while let Some(function) = functions.next_before(address) {
+                if let Some(unwind) = &unwind {
+                    writer.row(function, unwind, true);
+                }
+            }
+            let row = format.unwind(entry);
+            writer.row(address, &row, functions.starts_at(address));
+            unwind = Some(row);
         }
     }
     writer.finish(tables.text_end)
+}
+
+/// The addresses at which functions begin, ascending. Each is described by a piece of its own: LLDB
+/// looks for the description of an address from its function's start.
+struct Functions<'a> {
+    symbols: Peekable<Symbols<'a>>,
+    end: u64,
+}
+
+impl<'a> Functions<'a> {
+    fn new(symbols: &'a Kallsyms, end: u64) -> Self {
+        Self {
+            symbols: symbols.iter().peekable(),
+            end,
+        }
+    }
+
+    /// Takes the next function, if it begins before `address`.
+    fn next_before(&mut self, address: u64) -> Option<u64> {
+        let limit = address.min(self.end);
+        while let Some(symbol) = self.symbols.next_if(|symbol| symbol.address.0 < limit) {
+            if matches!(symbol.letter, b't' | b'T' | b'w' | b'W') {
+                return Some(symbol.address.0);
+            }
+        }
+        None
+    }
+
+    /// Takes the functions that begin at `address`. Returns whether there are any.
+    fn starts_at(&mut self, address: u64) -> bool {
+        let mut starts = false;
+        while let Some(symbol) = self.symbols.next_if(|symbol| symbol.address.0 == address) {
+            starts |= matches!(symbol.letter, b't' | b'T' | b'w' | b'W');
+        }
+        starts
+    }
 }
 
 /// Where the tables are.

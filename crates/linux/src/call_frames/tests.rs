@@ -38,6 +38,7 @@ fn kernel(rows: &[Row]) -> (FakeMemory, Kallsyms) {
     let symbols = [
         plain(TEXT, 'T', "_text"),
         plain(TEXT, 'T', "_stext"),
+        plain(TEXT + 0x30, 't', "second"),
         plain(TEXT_END, 'T', "_etext"),
         plain(TABLES, 'R', "__start_orc_unwind_ip"),
         plain(entries, 'R', "__start_orc_unwind"),
@@ -179,4 +180,20 @@ fn many_entries_are_found_in_any_piece() {
         let expected = i64::try_from(8 + 8 * (n % 100)).unwrap();
         assert_eq!(cfa(&frames, TEXT + n), (RSP, expected), "entry {n}");
     }
+}
+
+#[test]
+fn each_function_has_a_description_of_its_own() {
+    let (memory, symbols) = kernel(&ROWS_6_1);
+    let frames = call_frames(&memory, &symbols);
+    let section = DebugFrame::new(&frames, LittleEndian);
+    let bases = BaseAddresses::default();
+    let start = |address| {
+        let found = section.fde_for_address(&bases, address, |s, b, o| s.cie_from_offset(b, o));
+        found.unwrap().initial_address()
+    };
+    assert_eq!(start(TEXT + 0x2f), TEXT);
+    // No entry begins there: the one before holds on.
+    assert_eq!(start(TEXT + 0x31), TEXT + 0x30);
+    assert_eq!(cfa(&frames, TEXT + 0x31), (RSP, 8));
 }
