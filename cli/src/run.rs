@@ -50,8 +50,8 @@ pub(crate) struct RunArguments {
     /// Guest memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     memory: u64,
-    /// Where to listen for debuggers: unix:PATH, tcp:HOST:PORT or serial:DEVICE[@BAUD]; may be given
-    /// more than once [default: a Unix socket of this process's]
+    /// Where to listen for debuggers: unix:PATH, tcp:HOST:PORT or serial:DEVICE (with @ and a rate if
+    /// it is not 115200); may be given more than once [default: a Unix socket of this process's]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<ListenAddress>,
     /// The same, for clients that may look but not touch
