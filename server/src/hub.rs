@@ -1,6 +1,6 @@
 //! The engine and the machine behind one lock, for the event loop and the vCPUs' threads.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -30,15 +30,24 @@ pub struct Hub {
     origin: Instant,
 }
 
+/// What the event loop has to do after something was done with the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aftermath {
+    /// It waits for the same as before.
+    Same,
+    /// It looks at the connections anew, or the guest is to be torn down.
+    LookAnew,
+}
+
 struct Inner {
     engine: Engine,
     machine: SharedMachine,
-    connections: HashMap<SessionId, Connection>,
+    connections: BTreeMap<SessionId, Connection>,
     ended: Option<GuestEnd>,
 }
 
-impl std::fmt::Debug for Hub {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Hub").finish_non_exhaustive()
     }
 }
@@ -55,7 +64,7 @@ impl Hub {
         machine: SharedMachine,
         execute: impl Fn(Command) -> Option<StopReason> + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
-        let connections = HashMap::new();
+        let connections = BTreeMap::new();
         Ok(Arc::new(Self {
             inner: Mutex::new(Inner {
                 engine,
@@ -109,17 +118,18 @@ impl Hub {
         Ok(id)
     }
 
-    pub(crate) fn receive(&self, id: SessionId, bytes: &[u8]) {
-        self.with(|inner, now| {
+    /// Takes bytes from a client.
+    pub(crate) fn receive(&self, id: SessionId, bytes: &[u8]) -> Aftermath {
+        self.act(|inner, now| {
             inner
                 .engine
                 .handle_input(id, bytes, &mut *inner.machine, now);
-        });
+        })
     }
 
     /// Sends what was held back for a client whose stream was not ready.
     pub(crate) fn flush(&self, id: SessionId) {
-        self.with(|inner, _| {
+        self.act(|inner, _| {
             if let Some(connection) = inner.connections.get_mut(&id) {
                 connection.is_blocked = false;
             }
@@ -179,16 +189,23 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does something with the engine on a thread that is not the event loop's.
+    fn with(&self, action: impl FnOnce(&mut Inner, Time)) {
+        if self.act(action) == Aftermath::LookAnew {
+            self.waker.wake();
+        }
+    }
+
     /// Does something with the engine, then carries out what it wants done and sends what it has to
     /// say.
-    fn with(&self, action: impl FnOnce(&mut Inner, Time)) {
+    fn act(&self, action: impl FnOnce(&mut Inner, Time)) -> Aftermath {
         let now = self.now();
         let mut inner = self.lock();
         action(&mut inner, now);
-        let needs_loop = self.drain(&mut inner, now);
-        drop(inner);
-        if needs_loop {
-            self.waker.wake();
+        if self.drain(&mut inner, now) {
+            Aftermath::LookAnew
+        } else {
+            Aftermath::Same
         }
     }
 
@@ -208,7 +225,9 @@ impl Hub {
                 };
                 let stopped = (self.execute)(command);
                 if let Some((vcpu, reason)) = running.zip(stopped) {
-                    inner.engine.handle_stopped(vcpu, reason, &mut *inner.machine, now);
+                    inner
+                        .engine
+                        .handle_stopped(vcpu, reason, &mut *inner.machine, now);
                 }
             }
             let (has_sent, is_waiting) = inner.send(now);

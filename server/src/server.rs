@@ -9,7 +9,7 @@ use trapline_engine::{Access, GuestEnd, SessionId, TooManySessions};
 use crate::address::ListenAddress;
 use crate::connection::Stream;
 use crate::error::ServerError;
-use crate::hub::Hub;
+use crate::hub::{Aftermath, Hub};
 use crate::listener::{self, Listener};
 use crate::serial;
 
@@ -33,7 +33,6 @@ pub enum Exposure {
 pub struct Server {
     hub: Arc<Hub>,
     listeners: Vec<(Listener, Access)>,
-    buffer: Vec<u8>,
 }
 
 /// A client's stream and what to wait for on it.
@@ -46,7 +45,6 @@ impl Server {
         Self {
             hub,
             listeners: Vec::new(),
-            buffer: vec![0; READ_BYTES],
         }
     }
 
@@ -81,29 +79,53 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError::Poll`] if the operating system cannot wait for events.
-    pub fn run(mut self) -> Result<GuestEnd, ServerError> {
+    pub fn run(self) -> Result<GuestEnd, ServerError> {
+        let mut buffer = vec![0; READ_BYTES];
         loop {
             if let Some(end) = self.hub.ended() {
                 return Ok(end);
             }
             self.close_broken();
             let sessions = self.hub.watch();
-            let ready = self.wait(&sessions)?;
-            if ready.first().is_some_and(|flags| !flags.is_empty()) {
-                self.hub.waker().clear();
+            self.serve_same(&sessions, &mut buffer)?;
+        }
+    }
+
+    /// Serves clients for as long as there is nothing else to wait for: no other client, and no
+    /// stream that was blocked or has to be closed.
+    fn serve_same(&self, sessions: &[Watched], buffer: &mut [u8]) -> Result<(), ServerError> {
+        let mut fds = self.poll_set(sessions);
+        let first_session = self.listeners.len().saturating_add(1);
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) => {}
+                // What was ready before this call is not told anew.
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(ServerError::Poll(error.into())),
             }
-            self.accept(&ready);
-            let streams = ready
-                .into_iter()
-                .skip(self.listeners.len().saturating_add(1));
-            for ((id, stream, _), flags) in sessions.iter().zip(streams) {
-                self.serve(*id, stream, flags);
+            let mut aftermath = Aftermath::Same;
+            if fds.first().is_some_and(|waker| !waker.revents().is_empty()) {
+                self.hub.waker().clear();
+                aftermath = Aftermath::LookAnew;
+            }
+            let listening = fds.get(1..first_session).unwrap_or_default();
+            if self.accept(listening) == Aftermath::LookAnew {
+                aftermath = Aftermath::LookAnew;
+            }
+            let ready = fds.get(first_session..).unwrap_or_default();
+            for ((id, stream, _), fd) in sessions.iter().zip(ready) {
+                if self.serve(*id, stream, fd.revents(), buffer) == Aftermath::LookAnew {
+                    aftermath = Aftermath::LookAnew;
+                }
+            }
+            if aftermath == Aftermath::LookAnew {
+                return Ok(());
             }
         }
     }
 
-    /// Waits until something is ready: the waker, then each listener, then each session.
-    fn wait(&self, sessions: &[Watched]) -> Result<Vec<PollFlags>, ServerError> {
+    /// Returns what is waited for: the waker, then each listener, then each session.
+    fn poll_set<'a>(&'a self, sessions: &'a [Watched]) -> Vec<PollFd<'a>> {
         let waker = PollFd::new(self.hub.waker(), PollFlags::IN);
         let listeners = self
             .listeners
@@ -112,44 +134,56 @@ impl Server {
         let streams = sessions
             .iter()
             .map(|(_, stream, flags)| PollFd::new(&**stream, *flags));
-        let mut fds: Vec<PollFd<'_>> = [waker]
+        [waker]
             .into_iter()
             .chain(listeners)
             .chain(streams)
-            .collect();
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => Ok(fds.iter().map(PollFd::revents).collect()),
-            Err(error) => Err(ServerError::Poll(error.into())),
-        }
+            .collect()
     }
 
     /// Lets waiting clients in. One too many finds its connection closed.
-    fn accept(&self, ready: &[PollFlags]) {
-        for ((listener, access), flags) in self.listeners.iter().zip(ready.iter().skip(1)) {
-            if !flags.is_empty()
+    fn accept(&self, ready: &[PollFd<'_>]) -> Aftermath {
+        let mut aftermath = Aftermath::Same;
+        for ((listener, access), fd) in self.listeners.iter().zip(ready) {
+            if !fd.revents().is_empty()
                 && let Ok(Some(stream)) = listener.accept()
             {
                 let _: Result<SessionId, TooManySessions> =
                     self.hub.connect(Arc::new(stream), *access);
+                aftermath = Aftermath::LookAnew;
             }
         }
+        aftermath
     }
 
-    fn serve(&mut self, id: SessionId, stream: &Stream, flags: PollFlags) {
+    fn serve(
+        &self,
+        id: SessionId,
+        stream: &Stream,
+        flags: PollFlags,
+        buffer: &mut [u8],
+    ) -> Aftermath {
+        if flags.is_empty() {
+            return Aftermath::Same;
+        }
         if flags.contains(PollFlags::OUT) {
             self.hub.flush(id);
         }
         if flags.contains(PollFlags::IN) {
-            match stream.read(&mut self.buffer) {
+            match stream.read(buffer) {
                 Ok(Some(0)) | Err(_) => self.close(id),
-                Ok(Some(len)) => self
-                    .hub
-                    .receive(id, self.buffer.get(..len).unwrap_or_default()),
+                Ok(Some(len)) => {
+                    let aftermath = self.hub.receive(id, buffer.get(..len).unwrap_or_default());
+                    if !flags.contains(PollFlags::OUT) {
+                        return aftermath;
+                    }
+                }
                 Ok(None) => {}
             }
         } else if flags.intersects(GONE) {
             self.close(id);
         }
+        Aftermath::LookAnew
     }
 
     fn close_broken(&self) {

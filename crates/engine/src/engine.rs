@@ -43,7 +43,8 @@ impl core::error::Error for TooManySessions {}
 /// [`output`](Self::output). It has no clock, no thread and no socket.
 pub struct Engine {
     core: Core,
-    clients: BTreeMap<SessionId, Client>,
+    /// Boxed, since a client is taken out of the map while it is served.
+    clients: BTreeMap<SessionId, Box<Client>>,
     next_session: u32,
 }
 
@@ -85,7 +86,7 @@ impl Engine {
         }
         let id = SessionId(self.next_session);
         self.next_session = self.next_session.wrapping_add(1);
-        self.clients.insert(id, Client::new(id, access));
+        self.clients.insert(id, Box::new(Client::new(id, access)));
         self.core.monitor.roster.add(id, access);
         Ok(id)
     }
