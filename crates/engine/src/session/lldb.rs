@@ -30,10 +30,13 @@ impl Session {
                 self.process_info(out, context)
             }
             Request::ProcessInfoOf(_) => Err(Refusal::text(1, "there are no processes")),
-            Request::RegisterInfo(number) => match self.layout(context).register_info(number) {
-                Some(info) => reply::text(out, &info),
-                None => Err(Refusal::text(0x45, "no more registers")),
-            },
+            Request::RegisterInfo(number) => {
+                self.has_description = true;
+                match self.layout(context).register_info(number) {
+                    Some(info) => reply::text(out, &info),
+                    None => Err(Refusal::text(0x45, "no more registers")),
+                }
+            }
             Request::ThreadsInfo => self.threads_info(out, context),
             Request::ThreadStopInfo(thread) => {
                 let vcpu = named_vcpu(thread, context)?;

@@ -92,6 +92,9 @@ pub(crate) struct Session {
     is_attaching: bool,
     /// The mode that the client was told its registers do not fit.
     told_mode: Option<CpuMode>,
+    /// The client has read which registers there are. Until then it takes for granted the ones that
+    /// every description of the architecture begins with.
+    has_description: bool,
     /// Memory for data on its way into a reply.
     scratch: Vec<u8>,
 }
@@ -255,6 +258,7 @@ impl Session {
             wants_thread_events: false,
             is_attaching: false,
             told_mode: None,
+            has_description: false,
             scratch: Vec::new(),
         }
     }

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::x86_64::mode;
+use trapline_arch::x86_64::{mode, registers};
 use trapline_arch::{
-    Architecture, Gva, LayoutEntry, RegisterError, RegisterGroup, RegisterGroups, Writable,
+    Architecture, Gva, Layout, LayoutEntry, RegisterError, RegisterGroup, RegisterGroups, Writable,
 };
 use trapline_rsp::{Encoder, HexBytes, ThreadSpec};
 
@@ -25,9 +25,10 @@ impl Session {
     ) -> Answered {
         let vcpu = self.vcpu(thread, context)?;
         let layout = self.layout(context);
-        context.registers(vcpu, layout.g_groups() | CONTROL)?;
+        let entries = self.general(&layout);
+        context.registers(vcpu, groups_of(entries) | CONTROL)?;
         let mut values = Vec::with_capacity(layout.g_len_bytes());
-        for entry in layout.g_entries() {
+        for entry in entries {
             read_entry(vcpu, entry, &mut values, context)?;
         }
         out.hex_bytes(&values);
@@ -45,7 +46,7 @@ impl Session {
         let layout = self.layout(context);
         let values = data.to_vec();
         let mut rest = values.as_slice();
-        for entry in layout.g_entries() {
+        for entry in self.general(&layout) {
             let Some((value, tail)) = rest.split_at_checked(entry.len_bytes()) else {
                 break;
             };
@@ -72,10 +73,32 @@ impl Session {
         let entry = layout
             .by_number(number)
             .ok_or_else(|| no_such_register(number))?;
+        if !self.is_agreed(&layout, number) {
+            return Ok(unavailable(entry, out));
+        }
         let mut value = Vec::new();
         read_entry(vcpu, entry, &mut value, context)?;
         out.hex_bytes(&value);
         Ok(Answer::Reply)
+    }
+
+    /// Returns the registers of `g`. A client that has not read the description expects those of its
+    /// own, which begins with the same registers and goes on with others: it is sent no more than
+    /// that, since GDB refuses a reply that is longer than it expects.
+    fn general<'a>(&self, layout: &'a Layout) -> &'a [LayoutEntry] {
+        let all = layout.g_entries();
+        let agreed = all
+            .iter()
+            .take_while(|entry| self.is_agreed(layout, entry.number));
+        all.get(..agreed.count()).unwrap_or_default()
+    }
+
+    /// Returns whether the client means the same register by a number.
+    fn is_agreed(&self, layout: &Layout, number: u32) -> bool {
+        self.has_description
+            || layout
+                .number_of(registers::GS)
+                .is_some_and(|last| number <= last)
     }
 
     pub(super) fn write_register(
@@ -91,6 +114,12 @@ impl Session {
         let entry = layout
             .by_number(number)
             .ok_or_else(|| no_such_register(number))?;
+        if !self.is_agreed(&layout, number) {
+            return Err(Refusal::text(
+                reply::EINVAL,
+                "this client has not read which registers there are (target.xml)",
+            ));
+        }
         write_entry(vcpu, entry, &value.to_vec(), context)?;
         reply::ok(out)
     }
@@ -153,6 +182,21 @@ fn saved_groups() -> RegisterGroups {
     RegisterGroups::GENERAL | RegisterGroups::FPU
 }
 
+fn groups_of(entries: &[LayoutEntry]) -> RegisterGroups {
+    entries
+        .iter()
+        .map(|entry| RegisterGroups::from(entry.register.group))
+        .collect()
+}
+
+/// Writes a value that the client shows as unavailable.
+fn unavailable(entry: &LayoutEntry, out: &mut Encoder<'_>) -> Answer {
+    for _ in 0..entry.len_bytes() {
+        out.text("xx");
+    }
+    Answer::Reply
+}
+
 fn no_such_register(number: u32) -> Refusal {
     Refusal::text(
         reply::EINVAL,
@@ -162,7 +206,7 @@ fn no_such_register(number: u32) -> Refusal {
 
 fn is_pc(entry: &LayoutEntry, context: &Context<'_>) -> bool {
     let Architecture::X86_64 = context.core.config.architecture;
-    entry.id == trapline_arch::x86_64::registers::RIP
+    entry.id == registers::RIP
 }
 
 /// Appends a register's value in target byte order. The pc is the linear one, so that it can be

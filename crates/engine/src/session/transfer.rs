@@ -28,7 +28,10 @@ impl Session {
             return reply::unsupported(out);
         };
         let document = match object {
-            TransferObject::Features if annex == "target.xml" => self.layout(context).target_xml(),
+            TransferObject::Features if annex == "target.xml" => {
+                self.has_description = true;
+                self.layout(context).target_xml()
+            }
             TransferObject::Features => {
                 return Err(Refusal::text(0, "there is only target.xml"));
             }
