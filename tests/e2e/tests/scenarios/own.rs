@@ -14,25 +14,38 @@ crate::scenarios! {
     Gdb AnyKvm a_user_may_tell_gdb_of_another_architecture;
 }
 
+/// KVM does not tell when a guest writes a debug register. While the debugger uses slots, what the
+/// guest puts there comes into force when its vCPU is next entered, so there is a stop of ours after
+/// each of the guest's writes.
 fn a_guests_own_debug_registers_work_beside_the_debuggers(stage: &Stage) -> Result<()> {
     let (mut guest, mut debugger) = stage.held(&OWN_DEBUG)?;
-    // The guest has at most two slots in use at once, and then the debugger has the other two.
     let hard = debugger.hbreak(&guest.symbol("own_icebp")?.into())?;
     let watch = debugger.watch(guest.symbol("bp_count")?, 8, Watch::Write)?;
-    let soft = debugger.break_at(&guest.symbol("watch_two")?.into())?;
-    for _ in 0..3 {
-        debugger.cont_to(soft)?;
-        debugger.cont_to(watch)?;
-        debugger.cont_to(watch)?;
-        debugger.cont_to(hard)?;
-        if debugger.read_u64(guest.symbol("rounds")?)? > 1 {
-            // `bp_count` is set back to 0 at the start of the next round.
+    let mut places = vec![guest.symbol("exec_target")? - 2];
+    for label in ["watch_write", "watch_read", "watch_two"] {
+        places.push(guest.symbol(label)?);
+    }
+    for round in 0..3 {
+        if round > 0 {
+            // `bp_count` is set back to 0.
             debugger.cont_to(watch)?;
         }
+        for &place in &places {
+            // One at a time: under QEMU's emulator a software breakpoint takes a slot. The guest has
+            // up to two in use when it goes on from here.
+            let point = debugger.break_at(&place.into())?;
+            let stop = debugger.cont_to(point)?;
+            ensure!(stop.pc == place, "{stop:?}");
+            debugger.delete(point)?;
+        }
+        for count in 1..=2 {
+            debugger.cont_to(watch)?;
+            ensure!(debugger.read_u64(guest.symbol("bp_count")?)? == count);
+        }
+        debugger.cont_to(hard)?;
     }
-    for point in [hard, watch, soft] {
-        debugger.delete(point)?;
-    }
+    debugger.delete(hard)?;
+    debugger.delete(watch)?;
     debugger.cont_to_end()?;
     guest.expect_passed()
 }
@@ -84,6 +97,12 @@ fn memory_is_read_through_every_paging_mode(stage: &Stage) -> Result<()> {
     const MAGIC: [u8; 8] = 0x1bad_b002_cafe_f00d_u64.to_le_bytes();
     let (mut guest, mut debugger) = stage.held(&PAGING)?;
     let cell = guest.symbol("cell")?;
+    // Not in the other modes: QEMU's emulator makes the tables of PAE paging malformed.
+    let start = debugger.hbreak(&guest.symbol("in_4level")?.into())?;
+    debugger.cont_to(start)?;
+    debugger.delete(start)?;
+    let has_5level = debugger.read_u64(guest.symbol("has_5level")?)? != 0;
+    let has_lam = debugger.read_u64(guest.symbol("has_lam")?)? != 0;
     let four: &[u64] = &[0x100_0000_0000 + cell, 0xffff_8000_0000_0000];
     let five: &[u64] = &[0x1_0000_0000_0000 + cell, 0xffff_8000_0000_0000];
     let cases = [
@@ -93,18 +112,20 @@ fn memory_is_read_through_every_paging_mode(stage: &Stage) -> Result<()> {
         ("in_5level", five),
     ];
     for (label, addresses) in cases {
-        if label == "in_5level" && debugger.read_u64(guest.symbol("has_5level")?)? == 0 {
+        if label == "in_5level" && !has_5level {
             continue;
         }
         let point = debugger.hbreak(&guest.symbol(label)?.into())?;
-        debugger.cont_to(point)?;
+        if debugger.register("rip")? != guest.symbol(label)? {
+            debugger.cont_to(point)?;
+        }
         for &address in addresses {
             let found = debugger.read(address, 8)?.bytes;
             ensure!(found == MAGIC, "{label}: {address:#x}: {found:x?}");
         }
         debugger.delete(point)?;
     }
-    if debugger.read_u64(guest.symbol("has_lam")?)? != 0 {
+    if has_lam {
         let point = debugger.hbreak(&guest.symbol("in_lam")?.into())?;
         debugger.cont_to(point)?;
         ensure!(debugger.read(0xd5ff_8000_0000_0000, 8)?.bytes == MAGIC);

@@ -155,7 +155,13 @@ fn steps_stay_out_of_handlers(debugger: &mut dyn Debugger) -> Result<()> {
         "asm_common_interrupt",
         "asm_exc_nmi",
     ];
-    for count in 0..1000 {
+    // LLDB itself steps on until the program counter changes, which for each repeated string
+    // instruction that clears a page is 4,096 times.
+    let steps = match debugger.kind() {
+        Kind::Gdb => 1000,
+        Kind::Lldb => 150,
+    };
+    for count in 0..steps {
         let stop = debugger.step()?;
         ensure!(stop.reason == Reason::Step, "step {count}: {stop:?}");
         let function = stop.function.as_deref().unwrap_or_default();
@@ -178,7 +184,8 @@ fn a_variable_is_watched(debugger: &mut dyn Debugger) -> Result<()> {
     let before = debugger.read_u64(address)?;
     let point = debugger.watch(address, 8, Watch::Write)?;
     let stop = debugger.cont_to(point)?;
-    ensure!(debugger.read_u64(address)? == before + 1, "{stop:?}");
+    // Several ticks may have been missed while the guest was stopped.
+    ensure!(debugger.read_u64(address)? > before, "{stop:?}");
     debugger.delete(point)
 }
 
