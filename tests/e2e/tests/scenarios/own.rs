@@ -171,7 +171,7 @@ fn a_user_may_tell_gdb_of_another_architecture(stage: &Stage) -> Result<()> {
         let printed = debugger.console(&format!("set architecture {architecture}"));
         let registers = debugger.console("info registers");
         for text in [printed, registers] {
-            let text = text.map_or_else(|error| error.to_string(), |text| text);
+            let text = text.unwrap_or_else(|error| error.to_string());
             ensure!(!text.contains("too long"), "{architecture}: {text}");
             ensure!(!text.contains("Truncated"), "{architecture}: {text}");
         }

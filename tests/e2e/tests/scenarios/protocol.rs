@@ -146,7 +146,7 @@ fn monitor_commands_answer(stage: &Stage) -> Result<()> {
     let info = debugger.monitor("info")?;
     ensure!(info.to_lowercase().contains("step"), "{info}");
     let nonsense = debugger.monitor("no-such-command");
-    let text = nonsense.map_or_else(|error| error.to_string(), |text| text);
+    let text = nonsense.unwrap_or_else(|error| error.to_string());
     ensure!(text.contains("no-such-command"), "{text}");
     debugger.cont_to_end()?;
     guest.expect_passed()

@@ -302,7 +302,8 @@ fn a_socket_is_its_users_alone(stage: &Stage) -> Result<()> {
 
 /// It sends and never reads: its replies back up, and only its own.
 fn a_flood_of_requests_without_reading_harms_nobody_else(stage: &Stage) -> Result<()> {
-    use std::{io::Write as _, os::unix::net::UnixStream, time::Duration};
+    use core::time::Duration;
+    use std::{io::Write as _, os::unix::net::UnixStream};
     let mut guest = stage.guest(&COUNTER).start()?;
     let mut flood = UnixStream::connect(guest.socket())?;
     flood.set_write_timeout(Some(Duration::from_millis(200)))?;
