@@ -8,12 +8,28 @@
 //! `TRAPLINE_E2E_ONLY=TEXT` plays only the scenarios whose names contain the text.
 
 use core::fmt::Write as _;
-use std::{env, panic, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    env, panic,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use trapline_test_machine::{Environment, MachineError, did_not_run};
+use trapline_test_machine::{Environment, MachineError};
 
 use crate::{Kind, Needs, Place, Scenario, Stage};
+
+/// What this process could not play, for the end of its output.
+static LEFT_OUT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Records that `what` could not be played here, and why. It is told at the end of the run, and to
+/// `./x test`.
+pub fn did_not_run(what: &str, why: &str) {
+    trapline_test_machine::did_not_run(what, why);
+    let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    left_out.push(format!("did not run: {what} because {why}"));
+}
 
 /// Scenarios on one subject.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +64,13 @@ pub fn run(groups: &[Group], more: Vec<Trial>) -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     Place::end_machine();
+    for line in LEFT_OUT
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+    {
+        println!("{line}");
+    }
     conclusion.exit_code()
 }
 

@@ -3,9 +3,9 @@
 use std::{fs, os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Result, ensure};
-use trapline_e2e::Stage;
+use trapline_e2e::{Stage, harness::did_not_run};
 use trapline_guests::COUNTER;
-use trapline_test_machine::{Environment, did_not_run};
+use trapline_test_machine::Environment;
 
 crate::scenarios! {
     Neither AnyKvm a_file_that_does_not_exist_is_named;
