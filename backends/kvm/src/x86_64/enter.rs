@@ -3,15 +3,17 @@
 use std::time::Instant;
 
 use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_debug_exit_arch};
-use trapline_arch::Gva;
 use trapline_arch::x86_64::control::Rflags;
 use trapline_arch::x86_64::debug::{Dr6, Dr7};
+use trapline_arch::x86_64::paging::PagingState;
+use trapline_arch::{Architecture, Gva};
 use trapline_engine::{Entry, GuestEnd, VmExit};
 use vmm_sys_util::errno;
 
 use super::device::{self, RunExit};
 use super::guest_debug::{Arming, Mode};
 use super::vcpu::KvmVcpu;
+use super::{registers, sregs};
 use crate::bus::{AfterExit, DeviceBus, RUN_ERROR};
 use crate::gate::{Admission, Gate};
 
@@ -312,12 +314,19 @@ impl KvmVcpu {
             .fold(0, |bits, slot| bits | 1 << slot))
     }
 
+    /// Returns the byte that the pc points to. The page tables are walked here: asking KVM takes
+    /// another system call, and this is asked at each breakpoint where KVM interprets its guests.
     fn byte_at_pc(&mut self) -> Result<Option<u8>, errno::Error> {
         let pc = self.linear_pc()?;
-        let translation = self.fd.translate_gva(pc.0)?;
+        let mut file = Architecture::X86_64.new_register_file();
+        registers::load(&self.registers()?, &mut file);
+        sregs::load(&self.system_registers()?, &mut file);
+        let memory = &*self.memory.0;
+        let Ok(translation) = PagingState::from_registers(&file).translate(memory, pc) else {
+            return Ok(None);
+        };
         let mut byte = [0];
-        let address = trapline_arch::Gpa(translation.physical_address);
-        let read = translation.valid != 0 && self.memory.0.read_physical(address, &mut byte) == 1;
+        let read = memory.read_physical(translation.gpa, &mut byte) == 1;
         Ok(read.then_some(byte[0]))
     }
 

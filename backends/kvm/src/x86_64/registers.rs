@@ -24,6 +24,8 @@ pub(super) struct RegisterCache {
     general: Option<kvm_regs>,
     system: Option<kvm_sregs>,
     dirty: bool,
+    /// System registers were looked at since the vCPU left the guest, so they will be again.
+    looks_at_system: bool,
 }
 
 impl RegisterCache {
@@ -35,6 +37,7 @@ impl RegisterCache {
             general: None,
             system: None,
             dirty: false,
+            looks_at_system: false,
         }
     }
 
@@ -84,6 +87,7 @@ impl KvmVcpu {
 
     /// Returns the system registers.
     pub(super) fn system_registers(&mut self) -> Result<kvm_sregs, errno::Error> {
+        self.cache.looks_at_system = true;
         if let Some(registers) = self.cache.system {
             return Ok(registers);
         }
@@ -137,6 +141,7 @@ impl KvmVcpu {
         arming: Arming,
         wants_system: bool,
     ) -> Result<(), errno::Error> {
+        let wants_system = wants_system || core::mem::take(&mut self.cache.looks_at_system);
         match arming {
             Arming::InPage => {
                 let mut registers = self.registers()?;
