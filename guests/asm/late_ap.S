@@ -45,7 +45,8 @@ FUNCTION ap_main
 END ap_main
 
 FUNCTION late_work
-    inc qword ptr [late_cells + rdi * 8]
     lock inc qword ptr [late_sum]
+    /* Last: when the boot processor sees it, the vCPU may be put back at once. */
+    inc qword ptr [late_cells + rdi * 8]
     ret
 END late_work
