@@ -97,6 +97,7 @@ pub(crate) fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     } else {
         Start::Running
     });
+    trapline_kvm::wake_promptly();
     let end = server.run()?;
     let status = vm.end_events().end().and_then(|end| end.status);
     drop(pool);

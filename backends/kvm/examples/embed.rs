@@ -133,6 +133,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bound = server.listen(&address.parse()?, Access::Full, Exposure::Loopback)?;
     eprintln!("embed: debuggers at {bound}");
     hub.start(Start::Running);
+    trapline_kvm::wake_promptly();
     let end = server.run()?;
     eprintln!("\nembed: the guest has ended: {end:?}");
     Ok(())

@@ -40,6 +40,7 @@ pub use machine::KvmMachine;
 pub use memory::GuestRam;
 pub use pool::{PoolConfig, VcpuPool};
 pub use probe::{DeviceProblem, Finding, FindingState, HostKind, KvmReport, Probe};
+pub use sys::wake_promptly;
 pub use x86_64::{KvmVcpu, SharedMemory};
 
 /// The signal that brings vCPUs out of the guest where nothing else is configured, counted from
