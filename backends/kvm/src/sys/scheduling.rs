@@ -17,7 +17,7 @@ const TURN_NS: u64 = 100_000;
 /// share of the processors stays the same. Linux before 6.12 does nothing. A scheduling policy that
 /// somebody has chosen is left alone. Threads that the calling thread starts later inherit the wish.
 ///
-/// Source: sched(7), "SCHED_OTHER" and "EEVDF" in the kernel's
+/// Source: sched(7), "`SCHED_OTHER`" and "EEVDF" in the kernel's
 /// Documentation/scheduler.
 pub fn wake_promptly() {
     // SAFETY: an all-zero sched_attr is a valid one.
