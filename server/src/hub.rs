@@ -1,5 +1,6 @@
 //! The engine and the machine behind one lock, for the event loop and the vCPUs' threads.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,6 +128,26 @@ impl Hub {
         })
     }
 
+    /// Goes on with requests that take longer than a moment, for about a millisecond. Returns after
+    /// what time there is more to be done, or `None` if there is nothing.
+    ///
+    /// Only the event loop calls it, between looking at what clients send: while such a request is
+    /// under way all others are served as they come.
+    pub(crate) fn work(&self) -> Option<Duration> {
+        let due = self.lock().engine.work_due()?;
+        if due <= self.now() {
+            self.act(|inner, now| inner.engine.work(&mut *inner.machine, now));
+        }
+        let due = self.lock().engine.work_due()?;
+        Some(Duration::from_nanos(due.0.saturating_sub(self.now().0)))
+    }
+
+    /// Takes note that the guest was reset in place and begins anew: what was known of its operating
+    /// system is forgotten. A host that ends at a reset has no use for this.
+    pub fn guest_reset(&self) {
+        self.with(|inner, _| inner.engine.handle_reset());
+    }
+
     /// Sends what was held back for a client whose stream was not ready.
     pub(crate) fn flush(&self, id: SessionId) {
         self.act(|inner, _| {
@@ -231,7 +252,7 @@ impl Hub {
                 }
             }
             let (has_sent, is_waiting) = inner.send(now);
-            needs_loop |= is_waiting;
+            needs_loop |= is_waiting || inner.engine.work_due().is_some();
             if !has_sent {
                 return needs_loop;
             }

@@ -1,8 +1,9 @@
 //! The event loop.
 
+use core::time::Duration;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use trapline_engine::{Access, GuestEnd, SessionId, TooManySessions};
 
@@ -82,22 +83,30 @@ impl Server {
     pub fn run(self) -> Result<GuestEnd, ServerError> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
+            let until_work = self.hub.work();
             if let Some(end) = self.hub.ended() {
                 return Ok(end);
             }
             self.close_broken();
             let sessions = self.hub.watch();
-            self.serve_same(&sessions, &mut buffer)?;
+            self.serve_same(&sessions, until_work, &mut buffer)?;
         }
     }
 
-    /// Serves clients for as long as there is nothing else to wait for: no other client, and no
-    /// stream that was blocked or has to be closed.
-    fn serve_same(&self, sessions: &[Watched], buffer: &mut [u8]) -> Result<(), ServerError> {
+    /// Serves clients for as long as there is nothing else to wait for: no other client, no stream
+    /// that was blocked or has to be closed, and no request to go on with in the given time.
+    fn serve_same(
+        &self,
+        sessions: &[Watched],
+        until_work: Option<Duration>,
+        buffer: &mut [u8],
+    ) -> Result<(), ServerError> {
         let mut fds = self.poll_set(sessions);
         let first_session = self.listeners.len().saturating_add(1);
+        let timeout = until_work.and_then(|time| Timespec::try_from(time).ok());
         loop {
-            match poll(&mut fds, None) {
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return Ok(()),
                 Ok(_) => {}
                 // What was ready before this call is not told anew.
                 Err(Errno::INTR) => continue,
@@ -118,7 +127,7 @@ impl Server {
                     aftermath = Aftermath::LookAnew;
                 }
             }
-            if aftermath == Aftermath::LookAnew {
+            if aftermath == Aftermath::LookAnew || timeout.is_some() {
                 return Ok(());
             }
         }

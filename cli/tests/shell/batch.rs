@@ -2,10 +2,11 @@
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use trapline_engine::{Access, VcpuId};
 
-use crate::fake::{Fake, Kernel};
+use crate::fake::{Fake, Kernel, SYSTEM};
 
 fn shell() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trapline"));
@@ -102,7 +103,7 @@ fn a_script_waits_for_a_breakpoint() {
         "wait 30",
         "regs rip",
     ];
-    let output = std::thread::scope(|scope| {
+    let output = thread::scope(|scope| {
         let shell = scope.spawn(|| run(&fake, &commands));
         fake.expect_breakpoint(0x1100);
         fake.hit(VcpuId(1), 0x1100);
@@ -205,4 +206,22 @@ fn an_address_without_a_server_says_what_to_do() {
         "trapline: unix:/does/not/exist: no server is there; start one with 'trapline run --kernel \
          IMAGE --listen unix:/does/not/exist'\n"
     );
+}
+
+#[test]
+fn others_are_served_while_the_kernel_is_looked_for() {
+    let fake = Fake::with(Kernel::Late, Access::Full);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| run(&fake, &["symbols"]));
+        // The guest runs, is stopped and looked at. The first waits all the while.
+        for _ in 0..20 {
+            let output = run(&fake, &["interrupt", "x/2bx 0x2000", "continue"]);
+            assert_eq!(stderr(&output), "");
+            assert!(stdout(&output).contains("0x90  0x90"), "{output:?}");
+        }
+        assert!(!first.is_finished());
+        fake.let_kernel_be_found();
+        let output = first.join().unwrap();
+        assert!(stdout(&output).contains(SYSTEM), "{output:?}");
+    });
 }

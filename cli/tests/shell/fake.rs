@@ -1,6 +1,7 @@
 //! A server in this process, whose guest is 64 KiB of memory and two vCPUs that execute nothing but
 //! one-byte instructions, in real mode.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,9 +17,9 @@ use trapline_arch::{
     Architecture, FeatureSet, Gpa, Gva, LayoutKind, PhysicalMemory, RegisterFile, RegisterGroup,
 };
 use trapline_engine::{
-    Access, AccessError, Capabilities, Command, Engine, GuestConfig, GuestEnd, GuestMemory,
-    GuestOs, Machine, MemoryKind, MemoryRegion, PowerState, ResumeAction, Start, StepMethod,
-    StopReason, SymbolAt, VcpuId, VirtualView,
+    Access, AccessError, Capabilities, Command, Engine, FindProgress, GuestConfig, GuestEnd,
+    GuestMemory, GuestOs, Machine, MemoryKind, MemoryRegion, PowerState, ResumeAction, Start,
+    StepMethod, StopReason, SymbolAt, VcpuId, VirtualView,
 };
 use trapline_server::{Exposure, Hub, ListenAddress, Server};
 
@@ -45,6 +46,7 @@ pub(crate) struct Fake {
     stops: Sender<(VcpuId, StopReason)>,
     state: Arc<Mutex<State>>,
     memory: Arc<FakeMemory>,
+    is_found: Arc<AtomicBool>,
     folder: TempDir,
 }
 
@@ -53,6 +55,8 @@ pub(crate) struct Fake {
 pub(crate) enum Kernel {
     Known,
     Unknown,
+    /// It is looked for until [`Fake::let_kernel_be_found`].
+    Late,
 }
 
 struct State {
@@ -82,7 +86,12 @@ impl Fake {
             layout: LayoutKind::I386,
             capabilities: machine.capabilities,
         };
-        let engine = Engine::new(config, Some(Box::new(FakeOs { kernel })));
+        let is_found = Arc::new(AtomicBool::new(kernel == Kernel::Known));
+        let os = FakeOs {
+            kernel,
+            is_found: Arc::clone(&is_found),
+        };
+        let engine = Engine::new(config, Some(Box::new(os)));
         let (stops, answers) = channel();
         let (by_engine, executing) = (stops.clone(), Arc::clone(&state));
         let execute = move |command| executing.lock().unwrap().execute(command, &by_engine);
@@ -104,8 +113,14 @@ impl Fake {
             stops,
             state,
             memory,
+            is_found,
             folder,
         }
+    }
+
+    /// Ends the search for a kernel that is found late.
+    pub(crate) fn let_kernel_be_found(&self) {
+        self.is_found.store(true, Ordering::Relaxed);
     }
 
     /// Returns the path of the server's socket.
@@ -318,6 +333,7 @@ impl GuestMemory for FakeMemory {
 
 struct FakeOs {
     kernel: Kernel,
+    is_found: Arc<AtomicBool>,
 }
 
 /// The guest's symbol file, the same for every test.
@@ -328,13 +344,21 @@ pub(crate) fn symbol_file() -> &'static [u8] {
 
 impl FakeOs {
     fn is_known(&self) -> bool {
-        self.kernel == Kernel::Known
+        self.is_found.load(Ordering::Relaxed)
     }
 }
 
 impl GuestOs for FakeOs {
     fn refresh(&mut self, _: &dyn GuestMemory, _: &dyn VirtualView) -> bool {
         self.is_known()
+    }
+
+    fn find(&mut self, _: &dyn GuestMemory, _: &dyn VirtualView) -> FindProgress {
+        if self.kernel == Kernel::Late && !self.is_known() {
+            FindProgress::More
+        } else {
+            FindProgress::Done
+        }
     }
 
     fn forget(&mut self) {}

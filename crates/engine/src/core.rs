@@ -10,8 +10,8 @@ use trapline_arch::{
 
 use crate::address_space::AddressSpace;
 use crate::contract::{
-    AccessError, Capabilities, GuestMemory, GuestOs, Machine, ResumeAction, StopReason, Time,
-    VcpuId, VirtualView,
+    AccessError, Capabilities, FindProgress, GuestMemory, GuestOs, Machine, ResumeAction,
+    StopReason, Time, VcpuId, VirtualView,
 };
 use crate::cpu::{Cpu, Stopped};
 use crate::monitor;
@@ -50,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) monitor: monitor::Shared,
     /// Not before this is the guest's operating system looked for without being asked for.
     next_os_look: Time,
+    /// Whose request was left unfinished last, to go on in another turn, and when.
+    pub(crate) last_turn: (SessionId, Time),
     /// Whose resume is in force.
     pub(crate) resumer: Option<SessionId>,
     cpus: Vec<Cpu>,
@@ -73,6 +75,7 @@ impl Core {
             stays_stopped: false,
             monitor: monitor::Shared::new(config.layout),
             next_os_look: Time(0),
+            last_turn: (SessionId(0), Time(0)),
             resumer: None,
             cpus: (0..config.vcpu_count)
                 .map(|_| Cpu::new(config.architecture))
@@ -280,32 +283,40 @@ impl Context<'_> {
             return;
         }
         self.core.next_os_look = self.now.after(OS_LOOK_INTERVAL_NS);
-        self.ask_os(vcpu, |os, memory, view| os.refresh(memory, view));
+        self.with_os(vcpu, |os, memory, view| os.refresh(memory, view));
     }
 
-    /// Lets the operating-system layer look for its system because a client wants to know of it.
-    pub(crate) fn find_os(&mut self, vcpu: VcpuId) {
-        self.ask_os(vcpu, |os, memory, view| os.find(memory, view));
+    /// Tells the operating-system layer that a client wants to know of its system.
+    pub(crate) fn ask_for_os(&mut self) {
+        if let Some(os) = &mut self.core.os {
+            os.ask();
+        }
     }
 
-    fn ask_os(
+    /// Lets the operating-system layer look for its system because a client asked.
+    pub(crate) fn find_os(&mut self, vcpu: VcpuId) -> FindProgress {
+        let progress = self.with_os(vcpu, |os, memory, view| os.find(memory, view));
+        progress.unwrap_or(FindProgress::Done)
+    }
+
+    fn with_os<T>(
         &mut self,
         vcpu: VcpuId,
-        ask: impl FnOnce(&mut dyn GuestOs, &dyn GuestMemory, &dyn VirtualView) -> bool,
-    ) {
-        let Some(mut os) = self.core.os.take() else {
-            return;
-        };
-        if let Ok(space) = self.address_space(vcpu) {
+        act: impl FnOnce(&mut dyn GuestOs, &dyn GuestMemory, &dyn VirtualView) -> T,
+    ) -> Option<T> {
+        let mut os = self.core.os.take()?;
+        let space = self.address_space(vcpu).ok();
+        let result = space.map(|space| {
             let memory = self.machine.memory();
             let view = View {
                 space: &space,
                 memory,
                 points: self.core.points.published(),
             };
-            ask(os.as_mut(), memory, &view);
-        }
+            act(os.as_mut(), memory, &view)
+        });
         self.core.os = Some(os);
+        result
     }
 
     /// Decides what it means that all vCPUs are out of the guest.

@@ -10,10 +10,13 @@ use crate::contract::{
 use crate::core::{Context, Core, GuestConfig};
 use crate::monitor;
 use crate::run_control::{Phase, Settled};
-use crate::session::{Access, Client, Intake, SessionId};
+use crate::session::{Access, Client, Intake, SessionId, Until};
 
 /// The most clients at once (rule S3).
 pub const MAX_SESSIONS: usize = 64;
+
+/// How long vCPUs run between two turns of a request that takes longer than a moment.
+const WORK_REST_NS: u64 = 2_000_000;
 
 /// How a guest begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,8 @@ impl core::error::Error for TooManySessions {}
 ///
 /// Feed it with [`handle_input`](Self::handle_input) and [`handle_stopped`](Self::handle_stopped);
 /// after each call take all of [`poll_command`](Self::poll_command) and, for every session,
-/// [`output`](Self::output). It has no clock, no thread and no socket.
+/// [`output`](Self::output). When [`work_due`](Self::work_due) says so, call [`work`](Self::work).
+/// It has no clock, no thread and no socket.
 pub struct Engine {
     core: Core,
     /// Boxed, since a client is taken out of the map while it is served.
@@ -142,6 +146,52 @@ impl Engine {
         now: Time,
     ) {
         self.core.run.handle_stopped(vcpu, reason);
+        self.settle(machine, now);
+    }
+
+    /// Takes note that the guest was reset and begins anew, with its vCPUs stopped or running as they
+    /// are: what was known of its operating system is forgotten. Its breakpoints stay, and are put
+    /// back at the next resume where the reset has taken them out of memory (rule B3).
+    ///
+    /// This is for a host that resets a guest in place. One that ends at a reset, with
+    /// [`GuestEnd::Reset`], leaves memory and what is known of it to be inspected.
+    pub fn handle_reset(&mut self) {
+        if let Some(os) = &mut self.core.os {
+            os.forget();
+        }
+    }
+
+    /// Returns when [`work`](Self::work) is to be called, which is at once if that has passed.
+    /// `None`: no request is under way that takes longer than a moment.
+    ///
+    /// While vCPUs run there is a rest between two turns, for a turn may pause them.
+    #[must_use]
+    pub fn work_due(&self) -> Option<Time> {
+        let (_, last) = self.core.last_turn;
+        let mut waits = self.clients.values().map(|client| client.wire.waits_for());
+        waits.find(|until| *until == Some(Until::Turn))?;
+        Some(if self.core.run.phase() == Phase::Stopped {
+            Time(0)
+        } else {
+            last.after(WORK_REST_NS)
+        })
+    }
+
+    /// Goes on with a request that takes longer than a moment, for about a millisecond: with each in
+    /// turn. As after every call, take the commands and the output.
+    pub fn work(&mut self, machine: &mut dyn Machine, now: Time) {
+        let (last, _) = self.core.last_turn;
+        let is_due = |(_, client): &(&SessionId, &mut Box<Client>)| {
+            client.wire.waits_for() == Some(Until::Turn)
+        };
+        let mut due = self.clients.iter_mut().filter(is_due).collect::<Vec<_>>();
+        let next = due.iter().position(|(id, _)| **id > last).unwrap_or(0);
+        let Some((id, client)) = due.get_mut(next) else {
+            return;
+        };
+        let id = **id;
+        client.wire.give_turn();
+        self.serve(id, machine, now);
         self.settle(machine, now);
     }
 
@@ -308,7 +358,7 @@ impl Engine {
         let waiting: Vec<SessionId> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.wire.is_waiting())
+            .filter(|(_, client)| client.wire.waits_for() == Some(Until::Paused))
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {

@@ -16,6 +16,7 @@
 //! memory.
 
 mod kernel;
+mod loading;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use trapline_arch::{Architecture, Gva};
-use trapline_engine::{GuestMemory, GuestOs, SymbolAt, VirtualView};
+use trapline_engine::{FindProgress, GuestMemory, GuestOs, SymbolAt, VirtualView};
 
 use crate::memory::VirtualMemory;
 use crate::symbol_file::Machine;
@@ -35,7 +36,8 @@ use search::{Search, Seen};
 /// How much memory is searched at a stop, in bytes: some tenths of a millisecond.
 const SLICE_BYTES: u64 = 256 << 10;
 
-/// How many slices a client's question is worth: some tenths of a second.
+/// How many slices a client's question is worth: some tenths of a second. Reading the tables of a
+/// kernel that was found is not counted.
 const SLICES_OF_A_QUESTION: u32 = 512;
 
 /// A Linux guest, as far as its memory says what it is.
@@ -46,6 +48,8 @@ pub struct LinuxGuest {
     machine: Machine,
     search: Search,
     kernel: Option<Kernel>,
+    /// What is left of what the clients' question is worth.
+    slices_left: u32,
 }
 
 impl LinuxGuest {
@@ -59,6 +63,7 @@ impl LinuxGuest {
             machine,
             search: Search::new(),
             kernel: None,
+            slices_left: 0,
         }
     }
 
@@ -68,6 +73,12 @@ impl LinuxGuest {
         if self.kernel.as_ref().is_some_and(is_gone) {
             self.forget();
         }
+    }
+
+    /// Returns whether a client's question is worth no more work.
+    fn is_answered(&self) -> bool {
+        let is_spent = self.slices_left == 0 && !self.search.is_loading();
+        self.kernel.is_some() || self.search.is_resting() || is_spent
     }
 
     /// Searches one slice of memory, if there is something to be searched for.
@@ -95,16 +106,25 @@ impl GuestOs for LinuxGuest {
         self.kernel.is_some()
     }
 
-    fn find(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool {
-        self.check(memory, view);
+    fn ask(&mut self) {
         self.search.wake();
-        for _ in 0..SLICES_OF_A_QUESTION {
-            if self.kernel.is_some() || self.search.is_resting() {
-                break;
-            }
-            self.step(memory, view);
+        self.slices_left = SLICES_OF_A_QUESTION;
+    }
+
+    fn find(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> FindProgress {
+        self.check(memory, view);
+        if self.is_answered() {
+            return FindProgress::Done;
         }
-        self.kernel.is_some()
+        if !self.search.is_loading() {
+            self.slices_left = self.slices_left.saturating_sub(1);
+        }
+        self.step(memory, view);
+        if self.is_answered() {
+            FindProgress::Done
+        } else {
+            FindProgress::More
+        }
     }
 
     fn forget(&mut self) {

@@ -22,6 +22,15 @@ pub struct SymbolAt {
     pub offset_bytes: u64,
 }
 
+/// How far the search for an operating system is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FindProgress {
+    /// There is more to be looked at.
+    More,
+    /// It is known, or all was looked at that one question is worth.
+    Done,
+}
+
 /// A layer that knows one kind of guest operating system.
 ///
 /// All it knows it reads from guest memory; it never changes the guest.
@@ -30,13 +39,19 @@ pub trait GuestOs: Send {
     /// while vCPUs are stopped. Returns whether it is known now.
     fn refresh(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool;
 
+    /// Takes note that a client asks for what is known: [`find`](Self::find) follows. A search that
+    /// has found nothing may begin anew, if the guest has run since.
+    fn ask(&mut self) {}
+
     /// Looks for the operating system as [`refresh`](Self::refresh) does, but because a client asks
-    /// for it: the work is bounded by some tenths of a second.
-    fn find(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool {
-        self.refresh(memory, view)
+    /// and waits. A call takes less than a millisecond or so; it is repeated, with other clients
+    /// served between, until the answer is [`FindProgress::Done`].
+    fn find(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> FindProgress {
+        self.refresh(memory, view);
+        FindProgress::Done
     }
 
-    /// Forgets what was found: the guest was reset.
+    /// Forgets what was found: the guest was reset (`Engine::handle_reset`).
     fn forget(&mut self);
 
     /// Returns what runs in the guest, in a few words such as `"Linux 6.1.0-56-cloud-amd64"`.

@@ -26,7 +26,7 @@ mod run;
 
 pub use capabilities::{Capabilities, StepMethod};
 pub use exit::{GuestEnd, StopReason, VmExit, WatchKind};
-pub use guest_os::{GuestOs, SymbolAt, VirtualView};
+pub use guest_os::{FindProgress, GuestOs, SymbolAt, VirtualView};
 pub use machine::{AccessError, GuestMemory, Machine, MemoryKind, MemoryRegion, PowerState, Vcpu};
 pub use run::{
     Command, Entry, HardwarePoint, HardwarePoints, MAX_HARDWARE_SLOTS, PassFirst, PointAccess,

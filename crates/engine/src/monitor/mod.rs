@@ -48,6 +48,7 @@ use parse::Arguments;
 pub(crate) use info::ClientKind;
 pub(crate) use notify::State;
 pub(crate) use running::steps_on;
+pub(crate) use search::Finding;
 pub(crate) use settings::LayoutChoice;
 
 /// What the sessions share of this: it is part of the engine's core.
@@ -104,6 +105,8 @@ impl From<Refusal> for Failure {
 pub(crate) enum Reply {
     /// This text, at once.
     Text(String),
+    /// None yet: the command goes on in another turn, from where [`Session::work`] says.
+    Unfinished,
     /// A text that [`notify::tell_stop`] sends when the guest has stopped.
     Later,
 }
@@ -143,6 +146,9 @@ pub(crate) fn execute(session: &mut Session, line: &str, context: &mut Context<'
     }
     if call.session.monitor.is_deferred() {
         return Reply::Later;
+    }
+    if call.session.work.is_some() {
+        return Reply::Unfinished;
     }
     Reply::Text(call.out.finish())
 }

@@ -1,5 +1,6 @@
 //! `find`: bytes in memory.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -8,14 +9,18 @@ use trapline_arch::{Gpa, Gva};
 
 use super::commands::{Command, Completes, Family, LOOKS};
 use super::memory::Space;
+use super::output::Output;
 use super::{Call, Failure, fail, parse};
+use crate::session::work::Work;
 
-/// The most memory that one search goes through, in bytes: the guest is paused for as long as that
-/// takes.
+/// The most memory that one search goes through, in bytes.
 const MAX_LEN_BYTES: u64 = 256 << 20;
 
 /// How much is read at a time, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// How often that is done in one turn: others are served between two turns.
+const TURN_CHUNKS: usize = 4;
 
 /// The most places that are listed.
 const MAX_FOUND: usize = 32;
@@ -40,56 +45,90 @@ pub(super) const COMMANDS: &[Command] = &[Command {
 }];
 
 fn find(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    let start = call.need_address()?;
-    let wanted = parse::count(call.arguments.need("the length")?, "length")?;
-    let pattern = parse::bytes(call.arguments.take_rest())?;
-    if pattern.is_empty() || pattern.len() > MAX_PATTERN_BYTES {
-        return Err(fail!("a pattern has 1 to {MAX_PATTERN_BYTES} bytes"));
-    }
-    let mut search = Search {
-        space: call.space(),
-        end: start.saturating_add(wanted.min(MAX_LEN_BYTES)),
-        next: start,
-        window: Vec::new(),
-        pattern,
+    let mut finding = match call.session.work.take() {
+        Some(Work::Find(finding)) => finding,
+        _ => Box::new(Finding::begin(call)?),
     };
-    let mut found: usize = 0;
-    while let Some(places) = search.step(call)? {
+    for _ in 0..TURN_CHUNKS {
+        let Some(places) = finding.step(call)? else {
+            finding.finish(call);
+            return Ok(());
+        };
         for place in places {
-            if found == MAX_FOUND {
-                call.out.rest(format_args!(
-                    "there are more; 'find {place:#x} {} ...' goes on",
-                    search.end.saturating_sub(place)
-                ));
+            if !finding.show(place, call) {
+                call.out = finding.out;
                 return Ok(());
             }
-            found = found.saturating_add(1);
-            let line = format!("{place:016x}  {}", call.suffix(place).trim());
-            call.out.line(line.trim_end());
         }
     }
-    if found == 0 {
-        call.out.line("not found");
-    }
-    if wanted > MAX_LEN_BYTES {
-        let end = search.end;
-        let left = wanted.saturating_sub(MAX_LEN_BYTES);
-        call.out
-            .rest(format_args!("'find {end:#x} {left} ...' searches the rest"));
-    }
+    call.session.work = Some(Work::Find(finding));
     Ok(())
 }
 
 /// A search under way. `window` ends at `next`.
-struct Search {
+#[derive(Debug)]
+pub(crate) struct Finding {
     space: Space,
     next: u64,
     end: u64,
+    /// What was asked for beyond `end`, in bytes.
+    left_out_bytes: u64,
     window: Vec<u8>,
     pattern: Vec<u8>,
+    /// How many places were found, and the lines that say where.
+    found: usize,
+    out: Output,
 }
 
-impl Search {
+impl Finding {
+    fn begin(call: &mut Call<'_, '_>) -> Result<Self, Failure> {
+        let start = call.need_address()?;
+        let wanted = parse::count(call.arguments.need("the length")?, "length")?;
+        let pattern = parse::bytes(call.arguments.take_rest())?;
+        if pattern.is_empty() || pattern.len() > MAX_PATTERN_BYTES {
+            return Err(fail!("a pattern has 1 to {MAX_PATTERN_BYTES} bytes"));
+        }
+        Ok(Self {
+            space: call.space(),
+            end: start.saturating_add(wanted.min(MAX_LEN_BYTES)),
+            left_out_bytes: wanted.saturating_sub(MAX_LEN_BYTES),
+            next: start,
+            window: Vec::new(),
+            pattern,
+            found: 0,
+            out: Output::default(),
+        })
+    }
+
+    /// Adds a place that was found. Returns whether there is room for more.
+    fn show(&mut self, place: u64, call: &Call<'_, '_>) -> bool {
+        if self.found == MAX_FOUND {
+            self.out.rest(format_args!(
+                "there are more; 'find {place:#x} {} ...' goes on",
+                self.end.saturating_sub(place)
+            ));
+            return false;
+        }
+        self.found = self.found.saturating_add(1);
+        let line = format!("{place:016x}  {}", call.suffix(place).trim());
+        self.out.line(line.trim_end());
+        true
+    }
+
+    /// Says what there is to be said at the end.
+    fn finish(mut self, call: &mut Call<'_, '_>) {
+        if self.found == 0 {
+            self.out.line("not found");
+        }
+        if self.left_out_bytes > 0 {
+            self.out.rest(format_args!(
+                "'find {:#x} {} ...' searches the rest",
+                self.end, self.left_out_bytes
+            ));
+        }
+        call.out = self.out;
+    }
+
     /// Searches one more chunk. Returns where the pattern is in it, or `None` at the end.
     fn step(&mut self, call: &mut Call<'_, '_>) -> Result<Option<Vec<u64>>, Failure> {
         if self.next >= self.end {

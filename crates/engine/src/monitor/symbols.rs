@@ -11,6 +11,7 @@ use super::output::Table;
 use super::{Call, Failure, fail, parse};
 use crate::contract::GuestOs;
 use crate::core::Context;
+use crate::session::work::Turn;
 
 /// How far behind a symbol an address may be and still be called by it, in bytes: no function or
 /// variable of a kernel is larger than this.
@@ -49,8 +50,9 @@ pub(super) fn name_of(address: Gva, context: &Context<'_>) -> String {
 
 fn show(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     call.arguments.end()?;
-    let vcpu = call.vcpu();
-    call.context.find_os(vcpu);
+    if call.look_for_system() == Turn::More {
+        return Ok(());
+    }
     let os = known_os(call.context)?;
     let mut table = Table::new(&["", ""]);
     if let Some(description) = os.description() {
@@ -76,8 +78,9 @@ fn show(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 fn find(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     let text = call.arguments.need("the symbol or address")?;
     call.arguments.end()?;
-    let vcpu = call.vcpu();
-    call.context.find_os(vcpu);
+    if call.look_for_system() == Turn::More {
+        return Ok(());
+    }
     let os = known_os(call.context)?;
     if let Some(address) = os.address_of(text) {
         call.out.line(format!("{text} is at {address}"));
@@ -104,6 +107,15 @@ fn find(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     }
     call.out.line(format!("{address} is {symbol}"));
     Ok(())
+}
+
+impl Call<'_, '_> {
+    /// Looks for the guest's kernel for one turn. After [`Turn::More`] the command has nothing to
+    /// say yet, and is carried out again.
+    fn look_for_system(&mut self) -> Turn {
+        let vcpu = self.vcpu();
+        self.session.look_for_system(vcpu, self.context)
+    }
 }
 
 fn known_os<'a>(context: &'a Context<'_>) -> Result<&'a dyn GuestOs, Failure> {

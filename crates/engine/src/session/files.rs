@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use trapline_rsp::Encoder;
 use trapline_rsp::request::FileRequest;
 
+use super::work::Turn;
 use super::{Answer, Answered, Session, reply};
 use crate::contract::VcpuId;
 use crate::core::Context;
@@ -82,7 +83,9 @@ impl Session {
         match *request {
             FileRequest::SetFileSystem { .. } => done(out, 0),
             FileRequest::Open { name, flags, .. } => {
-                context.find_os(VcpuId(0));
+                if self.look_for_system(VcpuId(0), context) == Turn::More {
+                    return Ok(Answer::Unfinished);
+                }
                 if name.to_vec() != SYMBOL_FILE.as_bytes() || symbol_file_len(context).is_none() {
                     return failed(out, ENOENT);
                 }

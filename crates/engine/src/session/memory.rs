@@ -2,15 +2,20 @@
 
 use alloc::vec::Vec;
 
+use memchr::memmem;
 use trapline_arch::{Gpa, Gva};
 use trapline_rsp::request::Search;
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES};
 
+use super::work::Work;
 use super::{Answer, Answered, Refusal, Session, reply};
 use crate::core::Context;
 
 /// How much memory is looked at in one go where the client asks for a result and not the bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How often that is done in one turn of a request, so that a turn takes less than a millisecond.
+const TURN_CHUNKS: usize = 4;
 
 /// How much memory is put into a reply in one go.
 const BLOCK_BYTES: usize = 16 * 1024;
@@ -84,6 +89,7 @@ impl Session {
         reply::ok(out)
     }
 
+    /// Answers `qCRC`, a part of the memory in each turn.
     pub(super) fn crc(
         &mut self,
         address: u64,
@@ -91,12 +97,36 @@ impl Session {
         out: &mut Encoder<'_>,
         context: &mut Context<'_>,
     ) -> Answered {
-        let mut crc = u32::MAX;
-        self.scan(address, len_bytes, context, |chunk| crc = crc32(crc, chunk))?;
-        out.text("C").hex_u64(crc.into());
-        Ok(Answer::Reply)
+        if len_bytes > MAX_SCAN_BYTES {
+            return Err(Refusal::text(reply::EINVAL, "that is more than 1 GiB"));
+        }
+        let (mut done, mut crc) = match self.work.take() {
+            Some(Work::Crc { done_bytes, crc }) => (done_bytes, crc),
+            _ => (0, u32::MAX),
+        };
+        for _ in 0..TURN_CHUNKS {
+            let left = usize::try_from(len_bytes.saturating_sub(done)).unwrap_or(CHUNK_BYTES);
+            if left == 0 {
+                out.text("C").hex_u64(crc.into());
+                return Ok(Answer::Reply);
+            }
+            let start = address.wrapping_add(done);
+            let chunk = self.read_at(start, left.min(CHUNK_BYTES), context)?;
+            if chunk.is_empty() {
+                return Err(cannot_access("read", start));
+            }
+            crc = crc32(crc, &chunk);
+            done = done.saturating_add(chunk.len() as u64);
+            self.scratch = chunk;
+        }
+        self.work = Some(Work::Crc {
+            done_bytes: done,
+            crc,
+        });
+        Ok(Answer::Unfinished)
     }
 
+    /// Answers `qSearch:memory`, a part of the memory in each turn. It ends where memory does.
     pub(super) fn search_memory(
         &mut self,
         search: Search<'_>,
@@ -108,30 +138,34 @@ impl Session {
             len_bytes,
             pattern,
         } = search;
-        let len_bytes = len_bytes.min(MAX_SCAN_BYTES);
-        let overlap = pattern.len().saturating_sub(1);
-        let mut window: Vec<u8> = Vec::new();
-        let mut window_start = address;
-        let mut next = address;
-        let end = address.saturating_add(len_bytes);
-        while next < end && !pattern.is_empty() {
-            let left = usize::try_from(end.wrapping_sub(next)).unwrap_or(CHUNK_BYTES);
+        let end = address.saturating_add(len_bytes.min(MAX_SCAN_BYTES));
+        let (mut next, mut window) = match self.work.take() {
+            Some(Work::Search { next, window }) => (next, window),
+            _ => (address, Vec::new()),
+        };
+        for _ in 0..TURN_CHUNKS {
+            let left = usize::try_from(end.saturating_sub(next)).unwrap_or(CHUNK_BYTES);
+            if left == 0 || pattern.is_empty() {
+                return reply::text(out, "0");
+            }
             let chunk = self.read_at(next, left.min(CHUNK_BYTES), context)?;
+            if chunk.is_empty() {
+                return reply::text(out, "0");
+            }
             window.extend_from_slice(&chunk);
             next = next.wrapping_add(chunk.len() as u64);
-            if let Some(index) = find(&window, pattern) {
-                out.text("1,")
-                    .hex_u64(window_start.wrapping_add(index as u64));
+            self.scratch = chunk;
+            if let Some(index) = memmem::find(&window, pattern) {
+                let behind = window.len().saturating_sub(index) as u64;
+                out.text("1,").hex_u64(next.wrapping_sub(behind));
                 return Ok(Answer::Reply);
             }
-            if chunk.is_empty() {
-                break;
-            }
-            let keep_from = window.len().saturating_sub(overlap);
+            // The pattern may lie across two chunks.
+            let keep_from = window.len().saturating_sub(pattern.len().saturating_sub(1));
             window.drain(..keep_from);
-            window_start = window_start.wrapping_add(keep_from as u64);
         }
-        reply::text(out, "0")
+        self.work = Some(Work::Search { next, window });
+        Ok(Answer::Unfinished)
     }
 
     /// Reads at most `limit_bytes`, and hands them on block by block while they are in the
@@ -183,30 +217,6 @@ impl Session {
         data.truncate(read);
         Ok(data)
     }
-
-    fn scan(
-        &mut self,
-        address: u64,
-        len_bytes: u64,
-        context: &mut Context<'_>,
-        mut visit: impl FnMut(&[u8]),
-    ) -> Result<(), Refusal> {
-        if len_bytes > MAX_SCAN_BYTES {
-            return Err(Refusal::text(reply::EINVAL, "that is more than 1 GiB"));
-        }
-        let mut done: u64 = 0;
-        while done < len_bytes {
-            let left = usize::try_from(len_bytes.wrapping_sub(done)).unwrap_or(CHUNK_BYTES);
-            let start = address.wrapping_add(done);
-            let chunk = self.read_at(start, left.min(CHUNK_BYTES), context)?;
-            if chunk.is_empty() {
-                return Err(cannot_access("read", start));
-            }
-            visit(&chunk);
-            done = done.saturating_add(chunk.len() as u64);
-        }
-        Ok(())
-    }
 }
 
 fn cannot_access(verb: &str, address: u64) -> Refusal {
@@ -214,23 +224,37 @@ fn cannot_access(verb: &str, address: u64) -> Refusal {
     Refusal::text(reply::EFAULT, text)
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
-}
+/// The remainder of each byte followed by four bytes of zeros.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler evaluates it, and would find a wrong index"
+)]
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0_u32;
+    while byte < 256 {
+        let mut crc = byte << 24;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc >> 31 == 0 {
+                crc << 1
+            } else {
+                crc << 1 ^ 0x04c1_1db7
+            };
+            bit += 1;
+        }
+        table[byte as usize] = crc;
+        byte += 1;
+    }
+    table
+};
 
 /// Continues GDB's CRC-32, which is the one of the polynomial 04c11db7h, most significant bit first
 /// (GDB manual, "General Query Packets", `qCRC`).
 fn crc32(start: u32, data: &[u8]) -> u32 {
     data.iter().fold(start, |crc, byte| {
-        (0..8).fold(crc ^ (u32::from(*byte) << 24), |crc, _| {
-            let shifted = crc << 1;
-            if crc >> 31 == 0 {
-                shifted
-            } else {
-                shifted ^ 0x04c1_1db7
-            }
-        })
+        let [first, ..] = crc.to_be_bytes();
+        let remainder = CRC_TABLE.get(usize::from(first ^ byte)).copied();
+        crc << 8 ^ remainder.unwrap_or(0)
     })
 }

@@ -19,6 +19,7 @@ mod stop_reply;
 mod threads;
 mod transfer;
 mod wire;
+pub(crate) mod work;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -37,7 +38,8 @@ use crate::run_control::Phase;
 
 pub(crate) use reply::Refusal;
 use wire::Taken;
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Until, Wire};
+use work::Work;
 
 /// A client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +99,8 @@ pub(crate) struct Session {
     has_description: bool,
     /// Memory for data on its way into a reply.
     scratch: Vec<u8>,
+    /// How far the request is that waits for its next turn.
+    pub(crate) work: Option<Work>,
 }
 
 /// What the client says it understands.
@@ -121,6 +125,8 @@ pub(crate) enum Answer {
     Words(String),
     /// The guest had come to its end before, and the client is now told that it is gone.
     Exited(GuestEnd),
+    /// None yet: the request goes on in another turn, from where [`Session::work`] says.
+    Unfinished,
 }
 
 type Answered = Result<Answer, Refusal>;
@@ -156,7 +162,7 @@ impl Client {
     fn serve_packet(&mut self, packet: &[u8], context: &mut Context<'_>) -> Intake {
         // A client that does not wait for its answer gets it before the next one all the same.
         if self.session.monitor.is_deferred() {
-            self.wire.wait(packet);
+            self.wire.wait(packet, Until::Paused);
             return Intake::Done;
         }
         let request = Request::parse(packet);
@@ -164,7 +170,7 @@ impl Client {
             && !context.is_stopped()
             && self.session.needs_stopped(request)
         {
-            self.wire.wait(packet);
+            self.wire.wait(packet, Until::Paused);
             context.core.run.pause();
             return if context.is_stopped() {
                 Intake::More
@@ -172,11 +178,23 @@ impl Client {
                 Intake::Done
             };
         }
-        self.answer(request, context);
+        if self.answer(request, context) == work::Turn::More {
+            self.wire.wait(packet, Until::Turn);
+            context.core.last_turn = (self.session.id, context.now);
+            // A request to stop may have come behind it.
+            return Intake::More;
+        }
+        self.session.work = None;
         Intake::More
     }
 
-    fn answer(&mut self, request: Result<Request<'_>, ParseError>, context: &mut Context<'_>) {
+    /// Answers a request, or says that it needs another turn.
+    fn answer(
+        &mut self,
+        request: Result<Request<'_>, ParseError>,
+        context: &mut Context<'_>,
+    ) -> work::Turn {
+        let mut turn = work::Turn::Done;
         let session = &mut self.session;
         let starts_no_ack = matches!(request, Ok(Request::StartNoAckMode));
         self.wire.reply(|out| {
@@ -184,9 +202,12 @@ impl Client {
             let answered = request
                 .map_err(Refusal::from)
                 .and_then(|request| session.answer(request, &mut encoder, context));
+            if matches!(answered, Ok(Answer::Unfinished)) {
+                turn = work::Turn::More;
+            }
             let finished = match answered {
                 Ok(Answer::Reply) => reply::try_finish(encoder),
-                Ok(Answer::None) => {
+                Ok(Answer::None | Answer::Unfinished) => {
                     drop(encoder);
                     Ok(())
                 }
@@ -213,6 +234,7 @@ impl Client {
         if starts_no_ack {
             self.wire.stop_acknowledging();
         }
+        turn
     }
 
     /// Tells the client of a stop if it waits for one or a command of its does, and returns whether
@@ -260,15 +282,18 @@ impl Session {
             told_mode: None,
             has_description: false,
             scratch: Vec::new(),
+            work: None,
         }
     }
 
     /// Takes a request to stop that is no packet (rule R3): without a resume of this client's to
-    /// answer there is nothing to say.
+    /// answer there is nothing to say, but a request that goes on for several turns ends with it.
     fn interrupt(&mut self, context: &mut Context<'_>) {
         let is_waiting = self.awaits_stop || self.monitor.is_deferred();
         if is_waiting && self.access == Access::Full {
             context.interrupt();
+        } else if let Some(work) = &mut self.work {
+            *work = Work::Cancelled;
         }
     }
 
@@ -279,6 +304,9 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Answered {
         self.check_access(&request)?;
+        if matches!(self.work, Some(Work::Cancelled)) {
+            return Err(Refusal::text(reply::EINTR, "interrupted"));
+        }
         match request {
             Request::StopReason => self.stop_reason(out, context),
             Request::Kill => self.kill(context),

@@ -4,6 +4,7 @@ use trapline_rsp::request::{Features, Toggle};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES, Request};
 
 use super::threads::{self, thread_of};
+use super::work::Turn;
 use super::{Answer, Answered, Refusal, Session, reply};
 use crate::contract::VcpuId;
 use crate::core::Context;
@@ -83,11 +84,13 @@ impl Session {
     /// which the server hands out itself, where it is. LLDB takes the address for a distance, and
     /// without an answer it shows no names; it is told that nothing is moved, which is true of that
     /// file.
-    fn offsets(&self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+    fn offsets(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
         if self.is_lldb {
             return reply::text(out, "Text=0;Data=0;Bss=0");
         }
-        context.find_os(VcpuId(0));
+        if self.look_for_system(VcpuId(0), context) == Turn::More {
+            return Ok(Answer::Unfinished);
+        }
         match context.core.os.as_ref().and_then(|os| os.text_placement()) {
             Some((text, _)) => {
                 out.text("TextSeg=").hex_u64(text.0);
@@ -104,6 +107,7 @@ impl Session {
         match monitor::execute(self, text, context) {
             monitor::Reply::Text(text) => Ok(Answer::Words(text)),
             monitor::Reply::Later => Ok(Answer::None),
+            monitor::Reply::Unfinished => Ok(Answer::Unfinished),
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::points::InsertError;
 
 /// A refusal's number for bad addresses; the numbers are those of Linux, as GDB's own server uses.
 pub(crate) const EFAULT: u8 = 14;
+/// A refusal's number for a request that its client has interrupted.
+pub(crate) const EINTR: u8 = 4;
 /// A refusal's number for a reply that does not fit.
 const ENOSPC: u8 = 28;
 /// A refusal's number for bad arguments.

@@ -7,6 +7,7 @@ use trapline_rsp::Encoder;
 use trapline_rsp::request::{Transfer, TransferObject};
 
 use super::threads::{describe, thread_of};
+use super::work::Turn;
 use super::{Answer, Answered, Refusal, Session, files, reply};
 use crate::contract::{MemoryKind, VcpuId};
 use crate::core::Context;
@@ -38,7 +39,9 @@ impl Session {
             TransferObject::Threads => threads_xml(context),
             TransferObject::MemoryMap => memory_map_xml(context),
             TransferObject::ExecFile => {
-                context.find_os(VcpuId(0));
+                if self.look_for_system(VcpuId(0), context) == Turn::More {
+                    return Ok(Answer::Unfinished);
+                }
                 match files::symbol_file_len(context) {
                     Some(_) => String::from(files::SYMBOL_FILE),
                     None => return Err(Refusal::text(1, "the guest's kernel is not known yet")),

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use trapline_rsp::framing::INTERRUPT;
 use trapline_rsp::{AckMode, Deframer, Event, PACKET_SIZE_BYTES};
 
 /// Output beyond which no more requests of the client are answered until it has read some: a
@@ -23,9 +24,20 @@ pub(crate) struct Wire {
     last_reply: Vec<u8>,
     /// The client has not acknowledged that packet yet. Always false in no-ack mode.
     is_unacknowledged: bool,
-    /// The body of a request that waits for a pause.
-    waiting: Option<Vec<u8>>,
+    /// The body of a request that waits, and what for.
+    waiting: Option<(Vec<u8>, Until)>,
     spare: Vec<u8>,
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// A pause of the machine.
+    Paused,
+    /// Its next turn: there is more to be done for it than fits one (rule S3).
+    Turn,
+    /// Nothing: its turn has come.
+    Now,
 }
 
 /// One thing taken from the input.
@@ -77,24 +89,32 @@ impl Wire {
         self.is_unacknowledged
     }
 
-    /// Returns whether a request waits for a pause.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
+    /// Returns what a request waits for, if there is one that does.
+    pub(crate) fn waits_for(&self) -> Option<Until> {
+        self.waiting.as_ref().map(|(_, until)| *until)
     }
 
-    /// Keeps a request until the machine is paused.
-    pub(super) fn wait(&mut self, packet: &[u8]) {
-        self.waiting = Some(packet.to_vec());
+    /// Keeps a request until it can be answered, or worked on.
+    pub(super) fn wait(&mut self, packet: &[u8], until: Until) {
+        self.waiting = Some((packet.to_vec(), until));
+    }
+
+    /// Gives a request that waits for its turn the turn.
+    pub(crate) fn give_turn(&mut self) {
+        if let Some((_, until @ Until::Turn)) = &mut self.waiting {
+            *until = Until::Now;
+        }
     }
 
     /// Takes the next thing from the input, or `None` if there is none or it has to wait.
     pub(super) fn take(&mut self, is_stopped: bool) -> Option<Taken> {
-        if self.waiting.is_some() {
-            return if is_stopped {
-                self.waiting.take().map(Taken::Packet)
-            } else {
-                None
-            };
+        match self.waits_for() {
+            None => {}
+            Some(Until::Turn) => return self.take_interrupt(),
+            Some(Until::Paused) if !is_stopped => return None,
+            Some(Until::Paused | Until::Now) => {
+                return self.waiting.take().map(|(packet, _)| Taken::Packet(packet));
+            }
         }
         if self.output.len() >= OUTPUT_HIGH_BYTES {
             return None;
@@ -106,6 +126,17 @@ impl Wire {
         input.drain(..used);
         self.input = input;
         taken
+    }
+
+    /// Takes a request to stop that came behind a request under way. All else waits for the answer.
+    fn take_interrupt(&mut self) -> Option<Taken> {
+        while let Some(first @ (INTERRUPT | b'+')) = self.input.first().copied() {
+            self.input.drain(..1);
+            if let Some(taken) = self.take_event(&mut [first].as_slice()) {
+                return Some(taken);
+            }
+        }
+        None
     }
 
     fn take_event(&mut self, rest: &mut &[u8]) -> Option<Taken> {
@@ -156,9 +187,9 @@ impl Wire {
     pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.output.len();
         write(&mut self.output);
-        if self.deframer.ack_mode() == AckMode::Ack {
+        let written = self.output.get(start..).unwrap_or_default();
+        if self.deframer.ack_mode() == AckMode::Ack && !written.is_empty() {
             self.last_reply.clear();
-            let written = self.output.get(start..).unwrap_or_default();
             self.last_reply.extend_from_slice(written);
             self.is_unacknowledged = true;
         }

@@ -6,6 +6,7 @@ use trapline_engine::{Access, Start, StepMethod};
 use trapline_rsp::PACKET_SIZE_BYTES;
 
 use super::memory::{CODE, Code, DATA, UNMAPPED, handler, own_code};
+use super::os::SlowOs;
 use super::{Choices, Config, World};
 
 /// The most that one input makes happen.
@@ -86,7 +87,8 @@ fn build(input: &mut Input<'_>) -> World {
         software_breakpoints: input.below(8) != 7,
         start: [Start::Held, Start::Running][input.below(2)],
     };
-    let mut world = World::new(config, Choices::Fair(0));
+    let os = SlowOs::new(input.below(64));
+    let mut world = World::with_os(config, Choices::Fair(0), os);
     world.program(handler(60), Code::default().inc(DATA + 32).sysret());
     let shared = Code::default().nop().inc(DATA).load(DATA).nop().jmp(-18);
     world.program(CODE, shared.clone());
@@ -203,7 +205,13 @@ fn packet(choice: usize, world: &World, input: &mut Input<'_>) -> Option<String>
         28 => "QStartNoAckMode".into(),
         // Setting a register to what it is.
         29 => "QSaveRegisterState".into(),
-        30 => "qfThreadInfo".into(),
+        30 => [
+            "qfThreadInfo",
+            "qXfer:exec-file:read::0,100",
+            "qCRC:0,40000",
+            "qSearch:memory:0;40000;no such text",
+        ][input.below(4)]
+        .into(),
         _ => return None,
     })
 }

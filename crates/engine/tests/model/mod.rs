@@ -12,8 +12,9 @@ pub(crate) mod fuzz;
 mod hypervisor;
 mod instructions;
 pub(crate) mod memory;
+pub(crate) mod os;
 pub(crate) mod world;
 
 pub(crate) use client::Client;
 pub(crate) use explore::Choices;
-pub(crate) use world::{Config, World};
+pub(crate) use world::{Config, Event, World};

@@ -14,6 +14,7 @@ use trapline_rsp::client::encode_packet;
 use super::cpu::{Cpu, Host};
 use super::hypervisor::{Handle, Model};
 use super::memory::{self, Ram};
+use super::os::SlowOs;
 use super::{Choices, Client};
 
 /// How the model is set up.
@@ -74,6 +75,8 @@ pub(crate) enum Event {
     Work(usize),
     /// A vCPU's answer reaches the engine.
     Answer(usize),
+    /// The engine goes on with a request that takes several turns.
+    Turn,
 }
 
 pub(crate) struct World {
@@ -95,6 +98,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: Config, choices: Choices) -> Self {
+        Self::with_os(config, choices, SlowOs::default())
+    }
+
+    /// Makes a world with an operating system that takes some turns to be found.
+    pub(crate) fn with_os(config: Config, choices: Choices, os: SlowOs) -> Self {
         let capabilities = Capabilities {
             host: "a model",
             step: config.step,
@@ -128,7 +136,7 @@ impl World {
                 broken: Vec::new(),
                 capabilities,
             },
-            engine: Engine::new(guest, None),
+            engine: Engine::new(guest, Some(Box::new(os))),
             threads: (0..count).map(thread).collect(),
             gate: None,
             clients: Vec::new(),
@@ -241,6 +249,9 @@ impl World {
                 events.push(Event::Work(vcpu));
             }
         }
+        if self.engine.work_due().is_some() {
+            events.push(Event::Turn);
+        }
         events
     }
 
@@ -248,6 +259,11 @@ impl World {
         match event {
             Event::Deliver(vcpu) => self.deliver(vcpu),
             Event::Work(vcpu) => self.work(vcpu),
+            Event::Turn => {
+                let now = self.time();
+                self.engine.work(&mut self.model, now);
+                self.collect(false);
+            }
             Event::Answer(vcpu) => {
                 let reason = self.threads[vcpu].answer.take().unwrap();
                 self.model.is_out[vcpu] = false;

@@ -24,4 +24,5 @@ mod run_control;
 mod sessions;
 mod simultaneous;
 mod stepping;
+mod turns;
 mod wire;

@@ -151,14 +151,15 @@ impl FrameWriter {
     }
 
     /// Ends the last piece at `end` and returns all.
-    pub(super) fn finish(mut self, end: u64) -> Vec<u8> {
+    /// Ends the last piece at `end` and gives away what was written.
+    pub(super) fn finish(&mut self, end: u64) -> Vec<u8> {
         let end = self
             .piece
             .as_ref()
             .map_or(end, |piece| end.max(piece.address));
         self.end_piece(end);
         self.bytes.shrink_to_fit();
-        self.bytes
+        core::mem::take(&mut self.bytes)
     }
 
     fn begin_piece(&mut self, start: u64, is_signal: bool) {

@@ -22,10 +22,10 @@ use core::iter::Peekable;
 
 use trapline_arch::Gva;
 
-use crate::kallsyms::{Kallsyms, Symbols};
+use crate::kallsyms::{Kallsyms, Symbol, Symbols};
 use crate::memory::{VirtualMemory, read_exact};
 use dwarf::FrameWriter;
-use orc::{OrcEntry, OrcFormat};
+use orc::{OrcEntry, OrcFormat, Unwind};
 
 /// The most entries that are read; a distribution's kernel has 400,000.
 const MAX_ENTRIES: usize = 1 << 20;
@@ -36,54 +36,110 @@ const MAX_BYTES: usize = 6 << 20;
 /// How many entries are read at a time.
 const CHUNK_ENTRIES: usize = 1024;
 
+/// How many entries are read in a step.
+const STEP_ENTRIES: usize = 8192;
+
 /// Returns the contents of `.debug_frame` for a kernel, or nothing if it has no ORC tables or they
 /// are not what they should be.
 #[must_use]
 pub fn call_frames(memory: &dyn VirtualMemory, symbols: &Kallsyms) -> Vec<u8> {
-    let Some(tables) = Tables::find(symbols) else {
-        return Vec::new();
-    };
-    let mut writer = FrameWriter::new();
-    let mut functions = Functions::new(symbols, tables.text_end);
-    let mut format = None;
-    let mut previous = 0;
-    let mut unwind = None;
-    for first in (0..tables.count).step_by(CHUNK_ENTRIES) {
-        let count = tables.count.saturating_sub(first).min(CHUNK_ENTRIES);
-        let Some(chunk) = tables.read(memory, first, count) else {
-            return Vec::new();
+    let mut reader = FrameReader::new(symbols);
+    loop {
+        if let Some(frames) = reader.step(memory, symbols) {
+            return frames;
+        }
+    }
+}
+
+/// ORC tables that are being read, a part at a time, always with the same symbols.
+pub(crate) struct FrameReader {
+    /// Where they are, if there are any.
+    tables: Option<Tables>,
+    writer: FrameWriter,
+    format: Option<OrcFormat>,
+    /// The entry that comes next.
+    next: usize,
+    /// The symbol that comes next.
+    symbol: usize,
+    /// The address of the last entry, and what it says.
+    previous: u64,
+    unwind: Option<Unwind>,
+}
+
+impl FrameReader {
+    pub(crate) fn new(symbols: &Kallsyms) -> Self {
+        Self {
+            tables: Tables::find(symbols),
+            writer: FrameWriter::new(),
+            format: None,
+            next: 0,
+            symbol: 0,
+            previous: 0,
+            unwind: None,
+        }
+    }
+
+    /// Reads on for less than a millisecond. Returns the contents of `.debug_frame` at the end.
+    pub(crate) fn step(
+        &mut self,
+        memory: &dyn VirtualMemory,
+        symbols: &Kallsyms,
+    ) -> Option<Vec<u8>> {
+        let Some(tables) = self.tables else {
+            return Some(Vec::new());
         };
-        let format = *format.get_or_insert_with(|| OrcFormat::guess(&chunk));
-        for &(address, entry) in &chunk {
-            if address < previous || writer.len() > MAX_BYTES {
-                return Vec::new();
+        let (count, text_end) = (tables.count, tables.text_end);
+        let end = self.next.saturating_add(STEP_ENTRIES).min(count);
+        let mut functions = Functions::new(symbols, self.symbol, text_end);
+        for first in (self.next..end).step_by(CHUNK_ENTRIES) {
+            let count = end.saturating_sub(first).min(CHUNK_ENTRIES);
+            let chunk = tables.read(memory, first, count);
+            let is_right = chunk.is_some_and(|chunk| self.write(&chunk, &mut functions));
+            if !is_right {
+                return Some(Vec::new());
             }
-            previous = address;
+        }
+        self.symbol = functions.next;
+        self.next = end;
+        (end == count).then(|| self.writer.finish(text_end))
+    }
+
+    /// Writes what entries say. Returns whether they are what they should be.
+    fn write(&mut self, chunk: &[(u64, OrcEntry)], functions: &mut Functions<'_>) -> bool {
+        let format = *self.format.get_or_insert_with(|| OrcFormat::guess(chunk));
+        for &(address, entry) in chunk {
+            if address < self.previous || self.writer.len() > MAX_BYTES {
+                return false;
+            }
+            self.previous = address;
             // An entry may hold on into the next functions.
             while let Some(function) = functions.next_before(address) {
-                if let Some(unwind) = &unwind {
-                    writer.row(function, unwind, true);
+                if let Some(unwind) = &self.unwind {
+                    self.writer.row(function, unwind, true);
                 }
             }
             let row = format.unwind(entry);
-            writer.row(address, &row, functions.starts_at(address));
-            unwind = Some(row);
+            self.writer.row(address, &row, functions.starts_at(address));
+            self.unwind = Some(row);
         }
+        true
     }
-    writer.finish(tables.text_end)
 }
 
 /// The addresses at which functions begin, ascending. Each is described by a piece of its own: LLDB
 /// looks for the description of an address from its function's start.
 struct Functions<'a> {
+    /// The symbols from number `next` on.
     symbols: Peekable<Symbols<'a>>,
+    next: usize,
     end: u64,
 }
 
 impl<'a> Functions<'a> {
-    fn new(symbols: &'a Kallsyms, end: u64) -> Self {
+    fn new(symbols: &'a Kallsyms, next: usize, end: u64) -> Self {
         Self {
-            symbols: symbols.iter().peekable(),
+            symbols: symbols.symbols_from(next).peekable(),
+            next,
             end,
         }
     }
@@ -92,7 +148,8 @@ impl<'a> Functions<'a> {
     fn next_before(&mut self, address: u64) -> Option<u64> {
         let limit = address.min(self.end);
         while let Some(symbol) = self.symbols.next_if(|symbol| symbol.address.0 < limit) {
-            if matches!(symbol.letter, b't' | b'T' | b'w' | b'W') {
+            self.next = self.next.saturating_add(1);
+            if is_function(&symbol) {
                 return Some(symbol.address.0);
             }
         }
@@ -103,13 +160,19 @@ impl<'a> Functions<'a> {
     fn starts_at(&mut self, address: u64) -> bool {
         let mut starts = false;
         while let Some(symbol) = self.symbols.next_if(|symbol| symbol.address.0 == address) {
-            starts |= matches!(symbol.letter, b't' | b'T' | b'w' | b'W');
+            self.next = self.next.saturating_add(1);
+            starts |= is_function(&symbol);
         }
         starts
     }
 }
 
+const fn is_function(symbol: &Symbol<'_>) -> bool {
+    matches!(symbol.letter, b't' | b'T' | b'w' | b'W')
+}
+
 /// Where the tables are.
+#[derive(Clone, Copy)]
 struct Tables {
     addresses: Gva,
     entries: Gva,

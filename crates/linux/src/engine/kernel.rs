@@ -7,8 +7,7 @@ use alloc::vec::Vec;
 
 use trapline_arch::{Gpa, Gva, PhysicalMemory};
 
-use crate::call_frames::call_frames;
-use crate::kallsyms::{Kallsyms, KallsymsError, TableAddresses};
+use crate::kallsyms::{Kallsyms, KallsymsError};
 use crate::memory::VirtualMemory;
 use crate::slide::{Slide, read_banner};
 use crate::symbol_file::{Machine, SymbolFile};
@@ -29,31 +28,28 @@ pub(super) struct Kernel {
 
 /// The beginning of the kernel's token table, and where it is. No symbol names that place, so its
 /// address is known from VMCOREINFO alone.
-struct Witness {
+pub(super) struct Witness {
     physical: Gpa,
     address: Option<Gva>,
     bytes: [u8; WITNESS_BYTES],
 }
 
 impl Kernel {
-    /// Takes up a kernel whose token table is at `tokens`. `image` shows the kernel's own memory.
+    /// Takes up a kernel whose tables were read. `image` shows the kernel's own memory.
     pub(super) fn new(
-        memory: &dyn PhysicalMemory,
         image: &dyn VirtualMemory,
         machine: Machine,
-        symbols: Kallsyms,
-        tokens: Gpa,
+        symbols: Arc<Kallsyms>,
+        frames: &[u8],
+        witness: Option<Witness>,
         info: Option<&VmcoreInfo>,
     ) -> Self {
-        let address = info.and_then(TableAddresses::from_vmcoreinfo);
-        let address = address.map(|tables| tables.token_table);
-        let frames = call_frames(image, &symbols);
         Self {
             slide: info.and_then(|info| Slide::new(info, Some(&symbols))),
             banner: read_banner(image, &symbols),
-            witness: Witness::new(memory, tokens, address),
+            witness,
             info: info.cloned(),
-            file: Ok(SymbolFile::new(Arc::new(symbols), machine, info, &frames)),
+            file: Ok(SymbolFile::new(symbols, machine, info, frames)),
         }
     }
 
@@ -168,7 +164,12 @@ impl Kernel {
 }
 
 impl Witness {
-    fn new(memory: &dyn PhysicalMemory, physical: Gpa, address: Option<Gva>) -> Option<Self> {
+    /// Looks at a token table at `physical`, which the kernel has at `address`.
+    pub(super) fn new(
+        memory: &dyn PhysicalMemory,
+        physical: Gpa,
+        address: Option<Gva>,
+    ) -> Option<Self> {
         let mut bytes = [0; WITNESS_BYTES];
         (memory.read_physical(physical, &mut bytes) == bytes.len()).then_some(Self {
             physical,

@@ -3,12 +3,13 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use trapline_arch::{Gpa, PhysicalMemory};
+use trapline_arch::Gpa;
 use trapline_engine::{GuestMemory, MemoryKind};
 
 use super::kernel::Kernel;
-use crate::kallsyms::{Kallsyms, KallsymsError, TableAddresses, TableProgress, TableScanner};
-use crate::memory::{ImageMemory, PhysicalView, VirtualMemory};
+use super::loading::Loading;
+use crate::kallsyms::{KallsymsError, TableProgress, TableScanner};
+use crate::memory::VirtualMemory;
 use crate::scan::{Progress, Scanner};
 use crate::symbol_file::Machine;
 use crate::vmcoreinfo::VmcoreInfo;
@@ -35,6 +36,9 @@ pub(super) enum Seen {
 /// A search under way.
 pub(super) struct Search {
     stage: Stage,
+    /// What was found is being read; the stage is where the search goes on if it is not the kernel
+    /// in use.
+    loading: Option<Loading>,
     seen: Seen,
     rest_stops: u32,
 }
@@ -58,6 +62,7 @@ impl Search {
     pub(super) const fn new() -> Self {
         Self {
             stage: Stage::Start,
+            loading: None,
             seen: Seen::Searching,
             rest_stops: FIRST_REST_STOPS,
         }
@@ -71,6 +76,11 @@ impl Search {
     /// Returns whether all memory was searched and nothing is to be done now.
     pub(super) const fn is_resting(&self) -> bool {
         matches!(self.stage, Stage::Resting { .. })
+    }
+
+    /// Returns whether a kernel's tables are being read.
+    pub(super) const fn is_loading(&self) -> bool {
+        self.loading.is_some()
     }
 
     /// Takes note that the guest has stopped, so that its memory may have changed.
@@ -95,8 +105,8 @@ impl Search {
         }
     }
 
-    /// Searches about `max_bytes` of memory. `has_kernel` says that a kernel is known already of
-    /// which only VMCOREINFO is missing.
+    /// Searches about `max_bytes` of memory, or reads some of a kernel's tables. `has_kernel` says
+    /// that a kernel is known already of which only VMCOREINFO is missing.
     pub(super) fn step(
         &mut self,
         memory: &dyn GuestMemory,
@@ -105,22 +115,26 @@ impl Search {
         has_kernel: bool,
         max_bytes: u64,
     ) -> Option<Kernel> {
+        if let Some(loading) = &mut self.loading {
+            let result = loading.step(memory, view, machine)?;
+            let loading = self.loading.take()?;
+            return self.handle_loaded(result, loading, memory, view);
+        }
+        if let Stage::Start = self.stage {
+            self.stage = Stage::Note(Scanner::new(ram(memory)));
+        }
         match &mut self.stage {
-            Stage::Resting { .. } => None,
-            Stage::Start => {
-                self.stage = Stage::Note(Scanner::new(ram(memory)));
-                self.step(memory, view, machine, has_kernel, max_bytes)
-            }
+            Stage::Start | Stage::Resting { .. } => None,
             Stage::Note(scanner) => {
                 let progress = scanner.step(memory, max_bytes);
-                self.handle_note(progress, memory, view, machine, has_kernel)
+                self.handle_note(progress, memory, has_kernel);
+                None
             }
             Stage::Tables(scanner, info) => match scanner.step(memory, max_bytes) {
                 TableProgress::More => None,
                 TableProgress::Found(tables) => {
-                    let kernel = load_tables(memory, view, machine, info.as_ref(), &tables)?;
-                    self.rest();
-                    Some(kernel)
+                    self.loading = Some(Loading::found(memory, info.as_ref(), tables));
+                    None
                 }
                 TableProgress::NotFound => {
                     let info = info.take();
@@ -131,16 +145,9 @@ impl Search {
         }
     }
 
-    fn handle_note(
-        &mut self,
-        progress: Progress,
-        memory: &dyn GuestMemory,
-        view: &dyn VirtualMemory,
-        machine: Machine,
-        has_kernel: bool,
-    ) -> Option<Kernel> {
+    fn handle_note(&mut self, progress: Progress, memory: &dyn GuestMemory, has_kernel: bool) {
         let info = match progress {
-            Progress::More => return None,
+            Progress::More => return,
             Progress::Found(info) => info,
             Progress::NotYet | Progress::NotFound => {
                 self.seen = if progress == Progress::NotYet {
@@ -153,25 +160,35 @@ impl Search {
                 } else {
                     self.stage = Stage::Tables(TableScanner::new(ram(memory)), None);
                 }
-                return None;
+                return;
             }
         };
-        match load_described(memory, machine, &info) {
-            // What a vCPU has mapped there is something else: a former kernel's leavings.
-            Ok(kernel) if !kernel.is_there(memory, view) => None,
-            Ok(kernel) => {
-                self.rest();
-                Some(kernel)
-            }
-            Err(KallsymsError::NoTables) => {
-                self.stage = Stage::Tables(TableScanner::new(image(memory, &info)), Some(info));
-                None
-            }
-            Err(error) => {
-                self.rest();
-                Some(Kernel::without_symbols(info, error))
-            }
+        self.loading = Loading::described(memory, &info);
+        if self.loading.is_none() {
+            self.stage = Stage::Tables(TableScanner::new(image(memory, &info)), Some(info));
         }
+    }
+
+    /// Takes a kernel whose tables were read, if it is the one in use: what a vCPU has mapped there
+    /// may be something else, and this a former kernel's leavings.
+    fn handle_loaded(
+        &mut self,
+        result: Result<Kernel, KallsymsError>,
+        loading: Loading,
+        memory: &dyn GuestMemory,
+        view: &dyn VirtualMemory,
+    ) -> Option<Kernel> {
+        let is_found_blindly = matches!(self.stage, Stage::Tables(..));
+        let kernel = match result {
+            Ok(kernel) if !kernel.is_there(memory, view) => return None,
+            // Without VMCOREINFO nothing says which kernel the tables are of.
+            Ok(kernel) if !kernel.is_complete() && !kernel.is_in_use(view) => return None,
+            Ok(kernel) => kernel,
+            Err(_) if is_found_blindly => return None,
+            Err(error) => loading.without_symbols(error)?,
+        };
+        self.rest();
+        Some(kernel)
     }
 
     fn rest(&mut self) {
@@ -181,47 +198,6 @@ impl Search {
         };
         self.rest_stops = self.rest_stops.saturating_mul(2).min(LONGEST_REST_STOPS);
     }
-}
-
-/// Reads the symbols of a kernel that tells where they are.
-fn load_described(
-    memory: &dyn PhysicalMemory,
-    machine: Machine,
-    info: &VmcoreInfo,
-) -> Result<Kernel, KallsymsError> {
-    let mapping = info.image_mapping().ok_or(KallsymsError::NoTables)?;
-    let tables = TableAddresses::from_vmcoreinfo(info).ok_or(KallsymsError::NoTables)?;
-    let tokens = mapping.physical(tables.token_table);
-    let tokens = tokens.ok_or(KallsymsError::NoTables)?;
-    let image = ImageMemory::new(memory, mapping);
-    let symbols = Kallsyms::load(&image, info)?;
-    Ok(Kernel::new(
-        memory,
-        &image,
-        machine,
-        symbols,
-        tokens,
-        Some(info),
-    ))
-}
-
-/// Reads the symbols from tables that were found. Those of another kernel are left alone.
-fn load_tables(
-    memory: &dyn PhysicalMemory,
-    view: &dyn VirtualMemory,
-    machine: Machine,
-    info: Option<&VmcoreInfo>,
-    tables: &TableAddresses,
-) -> Option<Kernel> {
-    let stext = info.and_then(|info| info.symbol("_stext"));
-    let symbols = Kallsyms::load_tables(&PhysicalView(memory), tables, stext).ok()?;
-    let tokens = Gpa(tables.token_table.0);
-    let mapping = info.and_then(VmcoreInfo::image_mapping);
-    let own = mapping.map(|mapping| ImageMemory::new(memory, mapping));
-    let image = own.as_ref().map_or(view, |image| image);
-    let kernel = Kernel::new(memory, image, machine, symbols, tokens, info);
-    let is_its = info.is_some() || kernel.is_in_use(view);
-    (is_its && kernel.is_there(memory, view)).then_some(kernel)
 }
 
 fn ram(memory: &dyn GuestMemory) -> Vec<Range<Gpa>> {

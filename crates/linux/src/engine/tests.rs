@@ -4,11 +4,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use trapline_arch::{Architecture, Gpa, Gva, PhysicalMemory};
-use trapline_engine::{GuestMemory, GuestOs, MemoryKind, MemoryRegion, VirtualView};
+use trapline_engine::{FindProgress, GuestMemory, GuestOs, MemoryKind, MemoryRegion, VirtualView};
 
-use super::LinuxGuest;
+use super::{LinuxGuest, SLICE_BYTES};
 use crate::kallsyms::AddressTable;
 use crate::testing::{Encoded, Format, Plain, TEXT, encode, large_kernel};
 
@@ -64,6 +65,13 @@ impl VirtualView for Mapped<'_> {
             _ => 0,
         }
     }
+}
+
+/// Asks what there is, as a client does. Returns whether a kernel is known then.
+fn find(guest: &mut LinuxGuest, memory: &dyn GuestMemory, view: &dyn VirtualView) -> bool {
+    guest.ask();
+    while guest.find(memory, view) == FindProgress::More {}
+    guest.kernel.is_some()
 }
 
 const UNMAPPED: Mapped<'static> = Mapped(None);
@@ -154,7 +162,7 @@ fn a_kernel_is_found_and_described() {
     let ram = guest(Note::Full);
     let mut guest = linux();
     assert_eq!(guest.description(), None);
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     assert_eq!(guest.description().as_deref(), Some("Linux 6.1.0-test"));
     assert_eq!(guest.text_placement(), Some((Gva(TEXT), 0x1140_0000)));
     assert_eq!(
@@ -172,7 +180,7 @@ fn a_kernel_is_found_and_described() {
 fn symbols_are_found_by_name_and_by_address() {
     let ram = guest(Note::Full);
     let mut guest = linux();
-    guest.find(&ram, &UNMAPPED);
+    find(&mut guest, &ram, &UNMAPPED);
     assert_eq!(guest.address_of("vfs_read"), Some(Gva(TEXT + 0x100)));
     assert_eq!(guest.address_of("vfs_reaD"), None);
     let found = guest.symbol_at(Gva(TEXT + 0x110)).unwrap();
@@ -191,7 +199,7 @@ fn the_symbol_file_is_served() {
     let mut guest = linux();
     assert_eq!(guest.symbol_file_len(), None);
     assert_eq!(guest.read_symbol_file(0, &mut [0; 4]), 0);
-    guest.find(&ram, &UNMAPPED);
+    find(&mut guest, &ram, &UNMAPPED);
     let len = guest.symbol_file_len().unwrap();
     let mut head = [0; 20];
     assert_eq!(guest.read_symbol_file(0, &mut head), 20);
@@ -226,19 +234,19 @@ fn a_question_searches_all_memory_once_until_the_guest_has_run() {
     let empty = Ram(vec![0; RAM_BYTES]);
     let ram = guest(Note::Full);
     let mut guest = linux();
-    assert!(!guest.find(&empty, &UNMAPPED));
+    assert!(!find(&mut guest, &empty, &UNMAPPED));
     assert!(guest.search.is_resting());
     // Nothing can have changed without a stop, so there is nothing to be found.
-    assert!(!guest.find(&ram, &UNMAPPED));
+    assert!(!find(&mut guest, &ram, &UNMAPPED));
     assert!(!guest.refresh(&ram, &UNMAPPED));
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
 }
 
 #[test]
 fn an_older_kernels_tables_are_searched_for_in_its_image() {
     let ram = guest(Note::WithoutTables);
     let mut guest = linux();
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     assert_eq!(guest.address_of("vfs_read"), Some(Gva(TEXT + 0x100)));
     assert_eq!(guest.text_placement(), Some((Gva(TEXT), 0x1140_0000)));
 }
@@ -248,7 +256,7 @@ fn a_kernel_without_tables_is_known_all_the_same() {
     let mut ram = guest(Note::WithoutTables);
     ram.put(TEXT_GPA + TABLES, &vec![0; 0x2_0000]);
     let mut guest = linux();
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     assert_eq!(guest.description().as_deref(), Some("Linux 6.1.0-test"));
     assert_eq!(guest.text_placement(), Some((Gva(TEXT), 0x1140_0000)));
     assert_eq!(guest.symbol_file_len(), None);
@@ -266,7 +274,7 @@ fn damaged_tables_are_said() {
     let count = encoded.tables.num_syms.0 - TEXT + TEXT_GPA;
     ram.put(count, &u32::MAX.to_le_bytes());
     let mut guest = linux();
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     assert_eq!(
         fact(&guest, "symbols").as_deref(),
         Some("none: 4294967295 symbols are none or too many")
@@ -278,9 +286,12 @@ fn a_starting_kernel_has_symbols_once_it_is_mapped() {
     for note in [Note::Template, Note::None] {
         let ram = guest(note);
         let mut guest = linux();
-        assert!(!guest.find(&ram, &UNMAPPED), "another kernel's leavings");
+        assert!(
+            !find(&mut guest, &ram, &UNMAPPED),
+            "another kernel's leavings"
+        );
         guest.refresh(&ram, &UNMAPPED);
-        assert!(guest.find(&ram, &Mapped(Some(&ram))));
+        assert!(find(&mut guest, &ram, &Mapped(Some(&ram))));
         assert_eq!(guest.description().as_deref(), Some("Linux 6.1.0-test"));
         assert_eq!(guest.address_of("vfs_read"), Some(Gva(TEXT + 0x100)));
         assert_eq!(guest.text_placement(), None);
@@ -293,7 +304,7 @@ fn a_started_kernel_is_asked_again() {
     let starting = guest(Note::Template);
     let started = guest(Note::Full);
     let mut guest = linux();
-    assert!(guest.find(&starting, &Mapped(Some(&starting))));
+    assert!(find(&mut guest, &starting, &Mapped(Some(&starting))));
     let file_len = guest.symbol_file_len();
     let view = Mapped(Some(&started));
     let learned = (0..100).any(|_| {
@@ -312,7 +323,7 @@ fn a_started_kernel_is_asked_again() {
 fn a_kernel_that_is_gone_is_forgotten_and_another_found() {
     let mut ram = guest(Note::Full);
     let mut guest = linux();
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     assert!(guest.refresh(&ram, &UNMAPPED));
     // Another kernel is loaded over it.
     let mut symbols = kernel();
@@ -321,7 +332,7 @@ fn a_kernel_that_is_gone_is_forgotten_and_another_found() {
     assert!(!guest.refresh(&ram, &UNMAPPED), "it is gone");
     assert_eq!(guest.description(), None);
     put_kernel(&mut ram, &symbols, Note::Full);
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     assert_eq!(guest.address_of("vfs_read"), None);
     assert_eq!(guest.address_of("vfs_write"), Some(Gva(TEXT + 0x1c0)));
 }
@@ -331,46 +342,100 @@ fn a_kernel_that_is_mapped_elsewhere_is_forgotten() {
     let ram = guest(Note::Full);
     let other = Ram(vec![0x55; RAM_BYTES]);
     let mut guest = linux();
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
     // What is not mapped says nothing; other contents do.
     assert!(guest.refresh(&ram, &UNMAPPED));
     assert!(guest.refresh(&ram, &Mapped(Some(&ram))));
     assert!(!guest.refresh(&ram, &Mapped(Some(&other))));
 }
 
+/// Memory that counts how much is read of it.
+struct Counting(Ram, AtomicU64);
+
+impl Counting {
+    fn new(ram: Ram) -> Self {
+        Self(ram, AtomicU64::new(0))
+    }
+
+    /// Returns how many bytes were read since it was asked last.
+    fn take(&self) -> u64 {
+        self.1.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl PhysicalMemory for Counting {
+    fn read_physical(&self, address: Gpa, buffer: &mut [u8]) -> usize {
+        self.1.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        self.0.read_physical(address, buffer)
+    }
+}
+
+impl GuestMemory for Counting {
+    fn write_physical(&self, _: Gpa, _: &[u8]) -> usize {
+        0
+    }
+    fn regions(&self) -> Vec<MemoryRegion> {
+        self.0.regions()
+    }
+}
+
 #[test]
 fn a_known_kernel_costs_two_small_reads_a_stop() {
-    use core::sync::atomic::{AtomicU64, Ordering};
-    struct Counting(Ram, AtomicU64);
-    impl PhysicalMemory for Counting {
-        fn read_physical(&self, address: Gpa, buffer: &mut [u8]) -> usize {
-            self.1.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-            self.0.read_physical(address, buffer)
-        }
-    }
-    impl GuestMemory for Counting {
-        fn write_physical(&self, _: Gpa, _: &[u8]) -> usize {
-            0
-        }
-        fn regions(&self) -> Vec<MemoryRegion> {
-            self.0.regions()
-        }
-    }
-    let ram = Counting(guest(Note::Full), AtomicU64::new(0));
+    let ram = Counting::new(guest(Note::Full));
     let mut guest = linux();
-    assert!(guest.find(&ram, &UNMAPPED));
-    ram.1.store(0, Ordering::Relaxed);
+    assert!(find(&mut guest, &ram, &UNMAPPED));
+    ram.take();
     assert!(guest.refresh(&ram, &UNMAPPED));
-    assert_eq!(ram.1.load(Ordering::Relaxed), 64);
+    assert_eq!(ram.take(), 64);
+}
+
+#[test]
+fn a_question_is_answered_in_slices_of_bounded_work() {
+    for note in [Note::Full, Note::WithoutTables] {
+        let mut ram = Ram(vec![0; RAM_BYTES]);
+        put_kernel(&mut ram, &large_kernel(40_000), note);
+        let ram = Counting::new(ram);
+        let mut guest = linux();
+        guest.ask();
+        let mut slices = 0;
+        while guest.find(&ram, &UNMAPPED) == FindProgress::More {
+            slices += 1;
+            let read = ram.take();
+            assert!(read <= 3 * SLICE_BYTES, "{read} bytes in slice {slices}");
+        }
+        assert_eq!(guest.address_of("vfs_read"), Some(Gva(TEXT + 0x100)));
+        assert!((6..100).contains(&slices), "{slices}");
+    }
+}
+
+#[test]
+fn a_kernel_that_changes_while_it_is_read_does_no_harm() {
+    let whole = guest(Note::Full);
+    let empty = Ram(vec![0; RAM_BYTES]);
+    for gone_after in 0..40 {
+        let mut guest = linux();
+        guest.ask();
+        let mut calls = 0;
+        let mut is_more = true;
+        while is_more {
+            let ram = if calls < gone_after { &whole } else { &empty };
+            is_more = guest.find(ram, &UNMAPPED) == FindProgress::More;
+            calls += 1;
+            assert!(calls < 1000);
+        }
+        guest.refresh(&empty, &UNMAPPED);
+        assert!(guest.symbol_at(Gva(TEXT)).is_none(), "{gone_after}");
+        assert!(find(&mut guest, &whole, &UNMAPPED), "{gone_after}");
+    }
 }
 
 #[test]
 fn a_reset_forgets_all() {
     let ram = guest(Note::Full);
     let mut guest = linux();
-    guest.find(&ram, &UNMAPPED);
+    find(&mut guest, &ram, &UNMAPPED);
     guest.forget();
     assert_eq!(guest.description(), None);
     assert_eq!(guest.symbol_at(Gva(TEXT)), None);
-    assert!(guest.find(&ram, &UNMAPPED));
+    assert!(find(&mut guest, &ram, &UNMAPPED));
 }

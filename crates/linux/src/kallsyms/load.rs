@@ -17,6 +17,8 @@ use crate::vmcoreinfo::VmcoreInfo;
 const NAMES_CHUNK_BYTES: usize = 64 << 10;
 /// How much of the addresses is read at a time, in bytes.
 const ADDRESS_CHUNK_BYTES: usize = 4096;
+/// How many names are read in a step.
+const STEP_NAMES: u32 = 8192;
 
 /// Where the kernel's symbol tables are.
 ///
@@ -144,52 +146,11 @@ impl Kallsyms {
         tables: &TableAddresses,
         stext: Option<Gva>,
     ) -> Result<Self, KallsymsError> {
-        // Before 6.1 the top bit of a length was part of it. Lengths from 128 on do not occur in
-        // practice there, so the later reading fits both, but if it does not, it is not lost yet.
-        let modern = Self::load_as(memory, tables, stext, LengthEncoding::OneOrTwoBytes);
-        match modern {
-            Err(KallsymsError::BadName(_) | KallsymsError::Disagrees { .. }) => {
-                Self::load_as(memory, tables, stext, LengthEncoding::OneByte).or(modern)
+        let mut loader = Loader::new(*tables, stext);
+        loop {
+            if let Some(result) = loader.step(memory) {
+                return result;
             }
-            done => done,
-        }
-    }
-
-    fn load_as(
-        memory: &dyn VirtualMemory,
-        tables: &TableAddresses,
-        stext: Option<Gva>,
-        lengths: LengthEncoding,
-    ) -> Result<Self, KallsymsError> {
-        let count = read_u32(memory, tables.num_syms)
-            .ok_or(unreadable("kallsyms_num_syms", tables.num_syms))?;
-        if count == 0 || count > MAX_SYMBOLS {
-            return Err(KallsymsError::Count(count));
-        }
-        let tokens = TokenTable::load(memory, tables.token_table, tables.token_index)?;
-        let addresses = load_addresses(memory, tables.addresses, count)?;
-        let mut names = NameReader::new(memory, tables.names, lengths, tokens);
-        names.read(count)?;
-        let mut symbols = Self {
-            tokens: Box::new(names.tokens),
-            names: names.bytes,
-            lengths,
-            blocks: names.blocks,
-            addresses,
-            first_in_image: 0,
-            total: names.total,
-        };
-        symbols.check_order()?;
-        symbols.first_in_image = symbols.partition_point(|address| address >> 63 == 0);
-        match stext {
-            Some(expected)
-                if !symbols
-                    .by_name("_stext")
-                    .any(|found| found.address == expected) =>
-            {
-                Err(KallsymsError::Disagrees { expected })
-            }
-            _ => Ok(symbols),
         }
     }
 
@@ -205,6 +166,118 @@ impl Kallsyms {
             last = address;
         }
         Ok(())
+    }
+}
+
+/// Symbol tables that are being read, a part at a time.
+///
+/// The memory may change between two steps, as it may under any reader of a guest's memory: what is
+/// read is checked all the same, and holds its limits.
+pub(crate) struct Loader {
+    tables: TableAddresses,
+    stext: Option<Gva>,
+    lengths: LengthEncoding,
+    /// Why they cannot be read with lengths as since Linux 6.1.
+    modern: Option<KallsymsError>,
+    reading: Option<Reading>,
+}
+
+/// What precedes the names was read.
+struct Reading {
+    count: u32,
+    addresses: Addresses,
+    names: NameReader,
+}
+
+impl Loader {
+    pub(crate) const fn new(tables: TableAddresses, stext: Option<Gva>) -> Self {
+        Self {
+            tables,
+            stext,
+            lengths: LengthEncoding::OneOrTwoBytes,
+            modern: None,
+            reading: None,
+        }
+    }
+
+    /// Reads on for less than a millisecond, save that addresses are read at once, 4 MiB at most.
+    /// Returns `None` if there is more to be read.
+    pub(crate) fn step(
+        &mut self,
+        memory: &dyn VirtualMemory,
+    ) -> Option<Result<Kallsyms, KallsymsError>> {
+        match self.read(memory) {
+            Ok(symbols) => symbols.map(Ok),
+            // Before 6.1 the top bit of a length was part of it. Lengths from 128 on do not occur in
+            // practice there, so the later reading fits both, but if it does not, it is not lost yet.
+            Err(error @ (KallsymsError::BadName(_) | KallsymsError::Disagrees { .. }))
+                if self.modern.is_none() =>
+            {
+                self.modern = Some(error);
+                self.lengths = LengthEncoding::OneByte;
+                self.reading = None;
+                None
+            }
+            Err(error) => Some(Err(self.modern.unwrap_or(error))),
+        }
+    }
+
+    fn read(&mut self, memory: &dyn VirtualMemory) -> Result<Option<Kallsyms>, KallsymsError> {
+        let Some(reading) = &mut self.reading else {
+            self.reading = Some(self.begin(memory)?);
+            return Ok(None);
+        };
+        if !reading.names.read(memory, reading.count)? {
+            return Ok(None);
+        }
+        match self.reading.take() {
+            Some(reading) => self.finish(reading).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn begin(&self, memory: &dyn VirtualMemory) -> Result<Reading, KallsymsError> {
+        let tables = &self.tables;
+        let count = read_u32(memory, tables.num_syms)
+            .ok_or(unreadable("kallsyms_num_syms", tables.num_syms))?;
+        if count == 0 || count > MAX_SYMBOLS {
+            return Err(KallsymsError::Count(count));
+        }
+        let tokens = TokenTable::load(memory, tables.token_table, tables.token_index)?;
+        let addresses = load_addresses(memory, tables.addresses, count)?;
+        let names = NameReader::new(tables.names, self.lengths, tokens, count)?;
+        Ok(Reading {
+            count,
+            addresses,
+            names,
+        })
+    }
+
+    fn finish(&self, reading: Reading) -> Result<Kallsyms, KallsymsError> {
+        let Reading {
+            addresses, names, ..
+        } = reading;
+        let mut symbols = Kallsyms {
+            tokens: Box::new(names.tokens),
+            names: names.bytes,
+            lengths: self.lengths,
+            blocks: names.blocks,
+            addresses,
+            first_in_image: 0,
+            total: names.total,
+        };
+        symbols.check_order()?;
+        symbols.first_in_image = symbols.partition_point(|address| address >> 63 == 0);
+        match self.stext {
+            Some(expected)
+                if !symbols
+                    .by_name("_stext")
+                    .any(|found| found.address == expected) =>
+            {
+                Err(KallsymsError::Disagrees { expected })
+            }
+            _ => Ok(symbols),
+        }
     }
 }
 
@@ -302,8 +375,7 @@ fn load_words<T, const SIZE: usize>(
 /// Reads compressed names of which only the number is known.
 ///
 /// `bytes[..position]` are whole entries; what is behind them was read ahead.
-struct NameReader<'a> {
-    memory: &'a dyn VirtualMemory,
+struct NameReader {
     table: Gva,
     lengths: LengthEncoding,
     tokens: TokenTable,
@@ -313,51 +385,59 @@ struct NameReader<'a> {
     total: Block,
     /// The plain length of the name that each code stands for.
     token_bytes: [u16; 256],
+    /// How many names were read.
+    done: u32,
 }
 
-impl<'a> NameReader<'a> {
+impl NameReader {
     fn new(
-        memory: &'a dyn VirtualMemory,
         table: Gva,
         lengths: LengthEncoding,
         tokens: TokenTable,
-    ) -> Self {
+        count: u32,
+    ) -> Result<Self, KallsymsError> {
+        let mut blocks = Vec::new();
+        blocks
+            .try_reserve_exact((count as usize).div_ceil(BLOCK_SYMBOLS))
+            .map_err(|_| KallsymsError::OutOfMemory)?;
         let mut token_bytes = [0; 256];
         for (code, len_bytes) in (0_u8..=255).zip(token_bytes.iter_mut()) {
             *len_bytes = u16::try_from(tokens.token(code).len()).unwrap_or(u16::MAX);
         }
-        Self {
-            memory,
+        Ok(Self {
             table,
             lengths,
             tokens,
             bytes: Vec::new(),
             position: 0,
-            blocks: Vec::new(),
+            blocks,
             total: Block::default(),
             token_bytes,
-        }
+            done: 0,
+        })
     }
 
-    fn read(&mut self, count: u32) -> Result<(), KallsymsError> {
-        let block_count = (count as usize).div_ceil(BLOCK_SYMBOLS);
-        self.blocks
-            .try_reserve_exact(block_count)
-            .map_err(|_| KallsymsError::OutOfMemory)?;
-        for index in 0..count {
+    /// Reads some more of `count` names. Returns whether they are all read.
+    fn read(&mut self, memory: &dyn VirtualMemory, count: u32) -> Result<bool, KallsymsError> {
+        let end = self.done.saturating_add(STEP_NAMES).min(count);
+        for index in self.done..end {
             if (index as usize).is_multiple_of(BLOCK_SYMBOLS) {
                 self.total.names_bytes =
                     u32::try_from(self.position).map_err(|_| KallsymsError::NamesTooLong)?;
                 self.blocks.push(self.total);
             }
-            self.read_name(index)?;
+            self.read_name(memory, index)?;
+        }
+        self.done = end;
+        if end < count {
+            return Ok(false);
         }
         self.bytes.truncate(self.position);
         self.bytes.shrink_to_fit();
-        Ok(())
+        Ok(true)
     }
 
-    fn read_name(&mut self, index: u32) -> Result<(), KallsymsError> {
+    fn read_name(&mut self, memory: &dyn VirtualMemory, index: u32) -> Result<(), KallsymsError> {
         loop {
             let rest = self.bytes.get(self.position..).unwrap_or_default();
             if let Some((codes, entry_bytes)) = self.lengths.split(rest) {
@@ -373,7 +453,7 @@ impl<'a> NameReader<'a> {
             if rest.len() > MAX_NAME_BYTES.saturating_add(2) {
                 return Err(KallsymsError::BadName(index));
             }
-            self.read_ahead()?;
+            self.read_ahead(memory)?;
         }
     }
 
@@ -393,7 +473,7 @@ impl<'a> NameReader<'a> {
         fits.then(|| (len_bytes, Symbol::is_local_letter(letter)))
     }
 
-    fn read_ahead(&mut self) -> Result<(), KallsymsError> {
+    fn read_ahead(&mut self, memory: &dyn VirtualMemory) -> Result<(), KallsymsError> {
         let error = unreadable("kallsyms_names", self.table);
         let len_bytes = self.bytes.len();
         if len_bytes >= MAX_NAMES_BYTES {
@@ -407,7 +487,7 @@ impl<'a> NameReader<'a> {
             .resize(len_bytes.saturating_add(NAMES_CHUNK_BYTES), 0);
         let chunk = self.bytes.get_mut(len_bytes..).unwrap_or_default();
         // The tables may end at the end of mapped memory, so a short read is right.
-        let count = self.memory.read_virtual(place, chunk).min(chunk.len());
+        let count = memory.read_virtual(place, chunk).min(chunk.len());
         self.bytes.truncate(len_bytes.saturating_add(count));
         if count == 0 { Err(error) } else { Ok(()) }
     }

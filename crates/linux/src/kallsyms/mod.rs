@@ -29,6 +29,7 @@ use core::fmt;
 use trapline_arch::Gva;
 
 pub use find::{TableProgress, TableScanner};
+pub(crate) use load::Loader;
 pub use load::{AddressTable, KallsymsError, TableAddresses};
 pub use name::Name;
 

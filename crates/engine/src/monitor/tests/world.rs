@@ -328,7 +328,11 @@ impl World {
     pub(super) fn pump(&mut self) {
         for _ in 0..100_000 {
             let Some(command) = self.engine.poll_command() else {
-                return;
+                if self.engine.work_due().is_none() {
+                    return;
+                }
+                self.engine.work(&mut self.vm, Time::default());
+                continue;
             };
             match command {
                 Command::Run(vcpu, request) => {
