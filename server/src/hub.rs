@@ -6,13 +6,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustix::event::PollFlags;
 use trapline_engine::{
     Access, Command, Engine, GuestEnd, Machine, SessionId, Start, StopReason, Time,
     TooManySessions, VcpuId,
 };
 
 use crate::connection::{Connection, Stream};
+use crate::readiness::Readiness;
 use crate::server::Watched;
 use crate::waker::Waker;
 
@@ -180,14 +180,14 @@ impl Hub {
         let watched = connections.iter_mut().map(|(id, connection)| {
             connection.is_polled = engine.wants_input(*id);
             let input = if connection.is_polled {
-                PollFlags::IN
+                Readiness::IN
             } else {
-                PollFlags::empty()
+                Readiness::empty()
             };
             let output = if connection.is_blocked {
-                PollFlags::OUT
+                Readiness::OUT
             } else {
-                PollFlags::empty()
+                Readiness::empty()
             };
             (*id, Arc::clone(&connection.stream), input | output)
         });

@@ -11,6 +11,7 @@ mod connection;
 mod error;
 mod hub;
 mod listener;
+mod readiness;
 mod serial;
 mod server;
 mod waker;

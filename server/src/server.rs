@@ -1,10 +1,9 @@
 //! The event loop.
 
 use core::time::Duration;
+use std::io;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use trapline_engine::{Access, GuestEnd, SessionId, TooManySessions};
 
 use crate::address::ListenAddress;
@@ -12,13 +11,14 @@ use crate::connection::Stream;
 use crate::error::ServerError;
 use crate::hub::{Aftermath, Hub};
 use crate::listener::{self, Listener};
+use crate::readiness::{Readiness, WaitSet};
 use crate::serial;
 
 /// How much is read from a client by one system call.
 const READ_BYTES: usize = 64 * 1024;
 
 /// What a stream shows when its client has gone.
-const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
+const GONE: Readiness = Readiness::HUP.union(Readiness::ERR);
 
 /// Who may reach a TCP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub enum Exposure {
     Anyone,
 }
 
+/// The waker's key in a [`WaitSet`].
+const WAKER_KEY: u64 = 0;
+
 /// The event loop of a hub's clients.
 #[derive(Debug)]
 pub struct Server {
@@ -37,7 +40,7 @@ pub struct Server {
 }
 
 /// A client's stream and what to wait for on it.
-pub(crate) type Watched = (SessionId, Arc<Stream>, PollFlags);
+pub(crate) type Watched = (SessionId, Arc<Stream>, Readiness);
 
 impl Server {
     /// Creates a server without listeners.
@@ -101,89 +104,86 @@ impl Server {
         until_work: Option<Duration>,
         buffer: &mut [u8],
     ) -> Result<(), ServerError> {
-        let mut fds = self.poll_set(sessions);
-        let first_session = self.listeners.len().saturating_add(1);
-        let timeout = until_work.and_then(|time| Timespec::try_from(time).ok());
-        loop {
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                // What was ready before this call is not told anew.
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(ServerError::Poll(error.into())),
-            }
-            let mut aftermath = Aftermath::Same;
-            if fds.first().is_some_and(|waker| !waker.revents().is_empty()) {
-                self.hub.waker().clear();
+        let mut set = self.wait_set(sessions)?;
+        let mut aftermath = Aftermath::Same;
+        while aftermath == Aftermath::Same {
+            if until_work.is_some() {
                 aftermath = Aftermath::LookAnew;
             }
-            let listening = fds.get(1..first_session).unwrap_or_default();
-            if self.accept(listening) == Aftermath::LookAnew {
-                aftermath = Aftermath::LookAnew;
-            }
-            let ready = fds.get(first_session..).unwrap_or_default();
-            for ((id, stream, _), fd) in sessions.iter().zip(ready) {
-                if self.serve(*id, stream, fd.revents(), buffer) == Aftermath::LookAnew {
+            for (key, ready) in set.wait(until_work)? {
+                if self.serve_key(key, sessions, ready, buffer) == Aftermath::LookAnew {
                     aftermath = Aftermath::LookAnew;
                 }
             }
-            if aftermath == Aftermath::LookAnew || timeout.is_some() {
-                return Ok(());
-            }
+        }
+        Ok(())
+    }
+
+    /// Returns what is waited for: the waker, then each listener, then each session. Their keys are
+    /// their places in this order.
+    fn wait_set(&self, sessions: &[Watched]) -> io::Result<WaitSet> {
+        let set = WaitSet::new()?;
+        set.add(WAKER_KEY, self.hub.waker(), Readiness::IN)?;
+        let mut keys = WAKER_KEY.saturating_add(1)..;
+        for ((listener, _), key) in self.listeners.iter().zip(keys.by_ref()) {
+            set.add(key, listener, Readiness::IN)?;
+        }
+        for ((_, stream, wanted), key) in sessions.iter().zip(keys) {
+            set.add(key, &**stream, *wanted)?;
+        }
+        Ok(set)
+    }
+
+    /// Serves what [`wait_set`](Self::wait_set) knows by `key`.
+    fn serve_key(
+        &self,
+        key: u64,
+        sessions: &[Watched],
+        ready: Readiness,
+        buffer: &mut [u8],
+    ) -> Aftermath {
+        if key == WAKER_KEY {
+            self.hub.waker().clear();
+            return Aftermath::LookAnew;
+        }
+        let place = usize::try_from(key.saturating_sub(1)).unwrap_or(usize::MAX);
+        if let Some((listener, access)) = self.listeners.get(place) {
+            return self.accept(listener, *access);
+        }
+        match sessions.get(place.saturating_sub(self.listeners.len())) {
+            Some((id, stream, _)) => self.serve(*id, stream, ready, buffer),
+            None => Aftermath::LookAnew,
         }
     }
 
-    /// Returns what is waited for: the waker, then each listener, then each session.
-    fn poll_set<'a>(&'a self, sessions: &'a [Watched]) -> Vec<PollFd<'a>> {
-        let waker = PollFd::new(self.hub.waker(), PollFlags::IN);
-        let listeners = self
-            .listeners
-            .iter()
-            .map(|(socket, _)| PollFd::new(socket, PollFlags::IN));
-        let streams = sessions
-            .iter()
-            .map(|(_, stream, flags)| PollFd::new(&**stream, *flags));
-        [waker]
-            .into_iter()
-            .chain(listeners)
-            .chain(streams)
-            .collect()
-    }
-
-    /// Lets waiting clients in. One too many finds its connection closed.
-    fn accept(&self, ready: &[PollFd<'_>]) -> Aftermath {
-        let mut aftermath = Aftermath::Same;
-        for ((listener, access), fd) in self.listeners.iter().zip(ready) {
-            if !fd.revents().is_empty()
-                && let Ok(Some(stream)) = listener.accept()
-            {
-                let _: Result<SessionId, TooManySessions> =
-                    self.hub.connect(Arc::new(stream), *access);
-                aftermath = Aftermath::LookAnew;
-            }
-        }
-        aftermath
+    /// Lets a waiting client in. One too many finds its connection closed.
+    fn accept(&self, listener: &Listener, access: Access) -> Aftermath {
+        let Ok(Some(stream)) = listener.accept() else {
+            return Aftermath::Same;
+        };
+        let _: Result<SessionId, TooManySessions> = self.hub.connect(Arc::new(stream), access);
+        Aftermath::LookAnew
     }
 
     fn serve(
         &self,
         id: SessionId,
         stream: &Stream,
-        flags: PollFlags,
+        flags: Readiness,
         buffer: &mut [u8],
     ) -> Aftermath {
         if flags.is_empty() {
             return Aftermath::Same;
         }
-        if flags.contains(PollFlags::OUT) {
+        if flags.contains(Readiness::OUT) {
             self.hub.flush(id);
         }
-        if flags.contains(PollFlags::IN) {
+        if flags.contains(Readiness::IN) {
             match stream.read(buffer) {
                 Ok(Some(0)) | Err(_) => self.close(id),
                 Ok(Some(len)) => {
                     let aftermath = self.hub.receive(id, buffer.get(..len).unwrap_or_default());
-                    if !flags.contains(PollFlags::OUT) {
+                    if !flags.contains(Readiness::OUT) {
                         return aftermath;
                     }
                 }

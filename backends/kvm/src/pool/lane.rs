@@ -188,6 +188,13 @@ impl Shared {
         }
     }
 
+    /// Brings a vCPU out of the guest for a look at what it is asked to do.
+    pub(super) fn kick(&self, vcpu: VcpuId) {
+        if let Some(control) = self.gate.control(vcpu) {
+            control.kick();
+        }
+    }
+
     /// Stops all vCPUs and ends their threads.
     pub(super) fn end(&self) {
         for (vcpu, lane) in self.ids().zip(&self.lanes) {

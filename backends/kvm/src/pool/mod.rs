@@ -4,10 +4,10 @@
 //! only from a command to its answer, so that whoever debugs the guest reads registers by itself.
 
 mod lane;
+mod watch;
 
 use core::sync::atomic::Ordering;
-use core::time::Duration;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -18,15 +18,13 @@ use trapline_engine::{Capabilities, ResumeAction, ResumeRequest, StopReason, Vcp
 use crate::bus::{DeviceBus, StopListener};
 use crate::control::VcpuControl;
 use crate::gate::Gate;
-use crate::sys::{IntervalTimer, KickSignal};
+use crate::sys::KickSignal;
 use crate::x86_64::{KvmVcpu, SharedMemory};
 use crate::{KvmError, KvmMachine, KvmReport};
 
 pub(crate) use lane::Shared;
 use lane::{Lane, Work};
-
-/// How long a step may keep the thread that asked for it.
-const STEP_PATIENCE: Duration = Duration::from_millis(1);
+use watch::{STEP_PATIENCE, Watch};
 
 /// The vCPUs of one guest, each with its thread. Dropping it stops all vCPUs and ends the threads.
 #[derive(Debug)]
@@ -37,8 +35,9 @@ pub struct VcpuPool {
     capabilities: Capabilities,
     signal: KickSignal,
     changes_threads: bool,
-    /// The timer that ends a step on the thread that asked for it, should it wait.
-    timer: Mutex<Option<IntervalTimer>>,
+    /// Who ends a step on the thread that asked for it, should it wait; `None` if there can be
+    /// nobody.
+    watch: OnceLock<Option<Watch>>,
 }
 
 /// Guest memory; a type of its own for `Debug`.
@@ -114,7 +113,7 @@ impl VcpuPool {
             capabilities: *config.report.capabilities(),
             signal,
             changes_threads: config.report.traits().changes_threads,
-            timer: Mutex::new(None),
+            watch: OnceLock::new(),
         };
         pool.spawn()?;
         Ok(pool)
@@ -170,30 +169,19 @@ impl VcpuPool {
             self.run(vcpu, request);
             return None;
         }
-        let timer = self.lock_timer();
-        let Some(timer) = timer.as_ref() else {
+        let Some(watch) = self.watch() else {
             self.run(vcpu, request);
             return None;
         };
-        timer.arm(STEP_PATIENCE);
-        let reason = self
-            .shared
-            .begin_here(vcpu, request, Instant::now() + STEP_PATIENCE);
-        timer.disarm();
-        reason
+        self.signal.unblock_once();
+        let _watched = watch.step(vcpu);
+        self.shared
+            .begin_here(vcpu, request, Instant::now() + STEP_PATIENCE)
     }
 
-    /// Returns the timer of the calling thread.
-    fn lock_timer(&self) -> std::sync::MutexGuard<'_, Option<IntervalTimer>> {
-        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
-        if !timer
-            .as_ref()
-            .is_some_and(IntervalTimer::is_for_this_thread)
-        {
-            self.signal.unblock();
-            *timer = IntervalTimer::new(self.signal).ok();
-        }
-        timer
+    fn watch(&self) -> Option<&Watch> {
+        let start = || Watch::start(Arc::clone(&self.shared)).ok();
+        self.watch.get_or_init(start).as_ref()
     }
 
     /// Brings a vCPU out of the guest soon. If it has stopped by itself this does nothing.

@@ -1,11 +1,11 @@
 //! Everything in this crate that the compiler cannot check, kept small: a second view of the page
-//! that a vCPU shares with KVM, the kick signal, timers, the scheduler, and ioctls whose argument has a length of its own.
+//! that a vCPU shares with KVM, the kick signal, the scheduler, and ioctls whose argument has a length
+//! of its own.
 
 mod run_page;
 mod scheduling;
 mod scratch;
 mod signal;
-mod timer;
 #[cfg(target_arch = "x86_64")]
 mod xsave;
 
@@ -13,6 +13,5 @@ pub(crate) use run_page::RunPage;
 pub use scheduling::wake_promptly;
 pub(crate) use scratch::ScratchMemory;
 pub(crate) use signal::{KickSignal, ThreadId};
-pub(crate) use timer::IntervalTimer;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use xsave::XsaveArea;

@@ -4,6 +4,7 @@
     reason = "installs a signal handler and sends signals to threads"
 )]
 
+use core::cell::Cell;
 use core::mem;
 use core::ptr;
 use std::collections::BTreeSet;
@@ -56,11 +57,6 @@ impl KickSignal {
         Ok(Self(number))
     }
 
-    /// Returns the signal's number.
-    pub(crate) fn number(self) -> c_int {
-        self.0
-    }
-
     /// Lets the calling thread receive the signal, should it be blocked.
     pub(crate) fn unblock(self) {
         // SAFETY: an all-zero sigset_t is a valid one.
@@ -71,6 +67,16 @@ impl KickSignal {
         unsafe { libc::sigaddset(&raw mut set, self.0) };
         // SAFETY: `set` is initialised, and the old mask is not asked for.
         unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) };
+    }
+
+    /// Does the same at the thread's first call.
+    pub(crate) fn unblock_once(self) {
+        thread_local! {
+            static DONE: Cell<bool> = const { Cell::new(false) };
+        }
+        if !DONE.replace(true) {
+            self.unblock();
+        }
     }
 
     /// Sends the signal to a thread of this process. A thread that has ended is no error.
