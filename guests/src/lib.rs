@@ -51,6 +51,8 @@ guests! {
     MODES = "modes", Passed, AnyKvm;
     /// A guest that uses the debug registers, single-steps, INT3 and ICEBP itself.
     OWN_DEBUG = "own_debug", Passed, Hardware;
+    /// Debug registers of the guest's own, set where nothing leaves the guest for long.
+    OWN_DEBUG_BUSY = "own_debug_busy", Passed, Hardware;
     /// An instruction that faults, and a handler that maps the page and returns.
     PAGE_FAULT = "page_fault", Passed, AnyKvm;
     /// Every paging mode that the processor has.

@@ -10,6 +10,7 @@ use trapline_engine::contract::AccessError;
 use trapline_engine::{Capabilities, ResumeRequest, StopReason, VcpuId};
 use trapline_engine::{Next, VcpuRun};
 
+use super::lookout::Lookout;
 use crate::bus::{DeviceBus, StopListener};
 use crate::gate::Gate;
 use crate::x86_64::{Entered, KvmVcpu, Surroundings};
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
     lanes: Box<[Lane]>,
     bus: Arc<dyn DeviceBus>,
     listener: Arc<dyn StopListener>,
+    /// Who has vCPUs look at the guest's debug registers.
+    pub(super) lookout: Lookout,
     /// How many resumes are under way.
     pub(super) running: AtomicUsize,
 }
@@ -113,6 +116,7 @@ impl Shared {
         let lanes = lanes.into_boxed_slice();
         Self {
             gate,
+            lookout: Lookout::new(lanes.len()),
             lanes,
             bus,
             listener,
@@ -195,8 +199,9 @@ impl Shared {
         }
     }
 
-    /// Stops all vCPUs and ends their threads.
+    /// Stops all vCPUs and ends the threads.
     pub(super) fn end(&self) {
+        self.lookout.end();
         for (vcpu, lane) in self.ids().zip(&self.lanes) {
             self.gate.request_stop(vcpu);
             lane.post(Work::End);
@@ -238,6 +243,9 @@ impl Shared {
                     if !entry.alone {
                         self.gate.release(vcpu);
                     }
+                    if this.must_look_out(&entry) {
+                        self.lookout.start(vcpu);
+                    }
                     match this.enter(&entry, &around) {
                         Entered::Exit(exit) => run.handle_exit(this, exit),
                         Entered::Expired => return None,
@@ -245,6 +253,7 @@ impl Shared {
                 }
                 Next::Stop(reason) => {
                     self.gate.release(vcpu);
+                    self.lookout.stop(vcpu);
                     *stopped_at = Instant::now();
                     return Some(reason);
                 }

@@ -4,6 +4,7 @@
 //! only from a command to its answer, so that whoever debugs the guest reads registers by itself.
 
 mod lane;
+mod lookout;
 mod watch;
 
 use core::sync::atomic::Ordering;
@@ -35,6 +36,7 @@ pub struct VcpuPool {
     capabilities: Capabilities,
     signal: KickSignal,
     changes_threads: bool,
+    must_look_out: bool,
     /// Who ends a step on the thread that asked for it, should it wait; `None` if there can be
     /// nobody.
     watch: OnceLock<Option<Watch>>,
@@ -113,6 +115,7 @@ impl VcpuPool {
             capabilities: *config.report.capabilities(),
             signal,
             changes_threads: config.report.traits().changes_threads,
+            must_look_out: !config.report.traits().guards_debug_registers,
             watch: OnceLock::new(),
         };
         pool.spawn()?;
@@ -120,6 +123,14 @@ impl VcpuPool {
     }
 
     fn spawn(&mut self) -> Result<(), KvmError> {
+        if self.must_look_out {
+            let shared = self.shared.clone();
+            let thread = thread::Builder::new()
+                .name("debug-lookout".to_owned())
+                .spawn(move || shared.lookout.work(|vcpu| shared.kick(vcpu)));
+            // Without it what the guest writes is seen at its next exit.
+            self.threads.extend(thread);
+        }
         for id in self.shared.ids() {
             let (shared, signal) = (self.shared.clone(), self.signal);
             let thread = thread::Builder::new()

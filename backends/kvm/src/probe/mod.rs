@@ -146,6 +146,7 @@ impl KvmReport {
 
     fn learn(&mut self, trials: &Trials, numbers: &Numbers) {
         self.traits.honours_resume_flag = trials.resume_flag.passed();
+        self.traits.guards_debug_registers = trials.single_step.passed() && trials.guard.passed();
         self.traits.breakpoint_skips = trials.breakpoint_skips;
         self.traits.blocks_interrupts &= trials.held_interrupt.passed();
         self.traits.changes_threads = trials
@@ -224,6 +225,7 @@ impl Numbers {
             shares_registers: self.shares_registers(),
             blocks_interrupts: self.blocks_interrupts(),
             tells_clock: self.clock_control,
+            tells_events: self.vcpu_events,
             xsave: xsave_layout(kvm),
             ..VcpuTraits::default()
         }

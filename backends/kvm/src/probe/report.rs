@@ -102,6 +102,17 @@ fn tried(trials: &Trials) -> Vec<Finding> {
             &trials.resume_flag,
             "nothing: a breakpoint is passed by a step instead, which is a little slower",
         ),
+        Finding {
+            subject: "accesses to debug registers come out (DR7.GD)",
+            state: if trials.guard.passed() {
+                FindingState::Present
+            } else {
+                let why = "this KVM does not tell of them while the debugger uses slots";
+                FindingState::Absent(why.to_owned())
+            },
+            lost: "a breakpoint that the guest sets in its own debug registers while the debugger \
+                   uses slots takes some milliseconds to come into force",
+        },
         trial("watchpoint", &trials.watch, "watchpoints"),
         trial(
             "software breakpoint",

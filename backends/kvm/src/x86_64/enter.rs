@@ -69,6 +69,12 @@ impl KvmVcpu {
         })
     }
 
+    /// Returns whether it has to be looked from time to time, as [`enter`](Self::enter) does whenever
+    /// a signal comes, what the guest's own debug registers are.
+    pub(crate) fn must_look_out(&self, entry: &Entry) -> bool {
+        Mode::of(entry, &self.traits).must_look()
+    }
+
     /// Gets past execution breakpoints on the first instruction, if the entry asks for that.
     fn enter_passing(
         &mut self,
@@ -194,7 +200,9 @@ impl KvmVcpu {
         around.gate.leave(self.id);
         control.clear_immediate_exit();
         let exit = device::sort(result, self.id, control.page(), around.bus)?;
-        self.check_injection()?;
+        // Only the end of a step leaves nothing behind for certain.
+        self.may_owe_event = !matches!(exit, RunExit::Debug(_));
+        self.check_injection(&exit)?;
         Ok(exit)
     }
 
@@ -206,7 +214,7 @@ impl KvmVcpu {
         around: &Surroundings<'_>,
     ) -> Result<Option<VmExit>, errno::Error> {
         Ok(match exit {
-            RunExit::Again => None,
+            RunExit::Again => self.look_at_own_registers(mode)?,
             RunExit::Device(after) => self.after_device(after, mode, around)?,
             RunExit::Halt => {
                 self.halted = true;
@@ -268,7 +276,7 @@ impl KvmVcpu {
         })
     }
 
-    fn debug_exit(
+    pub(super) fn debug_exit(
         &mut self,
         debug: &kvm_debug_exit_arch,
         mode: &Mode,
@@ -283,6 +291,9 @@ impl KvmVcpu {
             (bits, Some(used)) => bits & used,
             (bits, None) => bits & self.guest_slots()?,
         };
+        if mode.guards_registers() && cause.bd() && !cause.bs() && slots == 0 {
+            return Ok(Some(VmExit::DebugRegisterAccess));
+        }
         if cause.bs() || slots != 0 {
             return Ok(Some(VmExit::Debug {
                 step: cause.bs(),
@@ -292,6 +303,20 @@ impl KvmVcpu {
         }
         self.return_debug_exception(cause)?;
         Ok(None)
+    }
+
+    /// Looks whether the guest has changed its own debug registers while the debugger's are in
+    /// force, where KVM does not tell of it.
+    fn look_at_own_registers(&mut self, mode: &Mode) -> Result<Option<VmExit>, errno::Error> {
+        if !mode.must_look() {
+            return Ok(None);
+        }
+        let now = self.fd.get_debug_regs()?;
+        let has_changed = self
+            .debug
+            .seen
+            .is_some_and(|seen| seen != (now.db, now.dr7));
+        Ok(has_changed.then_some(VmExit::DebugRegistersChanged))
     }
 
     /// Hands the guest a debug exception that has nothing to do with steps or slots: `int1`, an

@@ -30,6 +30,8 @@ pub(super) struct Mode {
     pub(super) steps: bool,
     holds_interrupts: bool,
     hardware: HardwarePoints,
+    /// The guest's accesses to debug registers are to come out while slots are in use.
+    guards_registers: bool,
 }
 
 impl Mode {
@@ -38,6 +40,7 @@ impl Mode {
             steps: entry.step,
             holds_interrupts: entry.hold_interrupts && traits.blocks_interrupts,
             hardware: entry.hardware,
+            guards_registers: traits.guards_debug_registers && !entry.step,
         }
     }
 
@@ -46,6 +49,7 @@ impl Mode {
         Self {
             steps: true,
             holds_interrupts: traits.blocks_interrupts,
+            guards_registers: false,
             ..self
         }
     }
@@ -91,6 +95,17 @@ impl Mode {
         (bits != 0).then_some(bits)
     }
 
+    /// Returns whether accesses to debug registers come out.
+    pub(super) fn guards_registers(&self) -> bool {
+        self.guards_registers && self.slots().is_some()
+    }
+
+    /// Returns whether it has to be looked from time to time what the guest's own debug registers
+    /// are: the debugger's are in force, and no access to them comes out.
+    pub(super) fn must_look(&self) -> bool {
+        !self.steps && !self.guards_registers && self.slots().is_some()
+    }
+
     fn to_kvm(self) -> kvm_guest_debug {
         let mut control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
         if self.steps {
@@ -102,7 +117,7 @@ impl Mode {
         let mut arch = kvm_guest_debug_arch::default();
         if self.slots().is_some() {
             control |= KVM_GUESTDBG_USE_HW_BP;
-            arch.debugreg = debug_registers(&self.hardware);
+            arch.debugreg = debug_registers(&self.hardware, self.guards_registers);
         }
         kvm_guest_debug {
             control,
@@ -116,10 +131,10 @@ fn executes_at(point: HardwarePoint, address: Gva) -> bool {
     point.access == PointAccess::Execute && point.address == address
 }
 
-/// Returns DR0 to DR7 that trap `points`.
-fn debug_registers(points: &HardwarePoints) -> [u64; 8] {
+/// Returns DR0 to DR7 that trap `points`, and accesses to debug registers if `guards` is set.
+fn debug_registers(points: &HardwarePoints, guards: bool) -> [u64; 8] {
     let mut debug = DebugRegisters {
-        dr7: EXACT,
+        dr7: EXACT.with_gd(guards),
         ..Default::default()
     };
     for number in 0..SLOT_COUNT {
@@ -153,7 +168,12 @@ pub(super) struct GuestDebug {
     /// The guest's own RFLAGS.TF while KVM single-steps.
     guest_trap_flag: bool,
     pub(super) injection: Option<Injection>,
+    /// The guest's own debug registers as the engine saw them last: DR0 to DR3 and DR7.
+    pub(super) seen: Option<OwnRegisters>,
 }
+
+/// DR0 to DR3, and DR7.
+pub(super) type OwnRegisters = ([u64; SLOT_COUNT], u64);
 
 impl GuestDebug {
     /// Returns whether KVM single-steps and so hides RFLAGS.TF.
@@ -329,6 +349,30 @@ mod tests {
         assert!(mode.executes_at(Gva(0x1000)));
         let masked = mode.without_execution_at(Gva(0x1000));
         assert_eq!(masked.slots(), Some(0b110));
+    }
+
+    #[test]
+    fn registers_are_guarded_where_that_can_be_done_and_slots_are_in_use() {
+        let traits = VcpuTraits {
+            guards_debug_registers: true,
+            ..traits()
+        };
+        let used = entry(&[(1, point(0x1000, 4, PointAccess::Write))]);
+        let guards = |mode: Mode| {
+            let dr7 = Dr7::from_bits(mode.to_kvm().arch.debugreg[7]);
+            assert_eq!(dr7.gd(), mode.guards_registers());
+            (mode.guards_registers(), mode.must_look())
+        };
+        assert_eq!(guards(Mode::of(&used, &traits)), (true, false));
+        assert_eq!(guards(Mode::of(&entry(&[]), &traits)), (false, false));
+        let step = Entry { step: true, ..used };
+        assert_eq!(guards(Mode::of(&step, &traits)), (false, false));
+        let passing = Mode::of(&used, &traits).as_step(&traits);
+        assert_eq!(guards(passing), (false, false));
+        let traits = VcpuTraits::default();
+        assert_eq!(guards(Mode::of(&used, &traits)), (false, true));
+        assert_eq!(guards(Mode::of(&step, &traits)), (false, false));
+        assert_eq!(guards(Mode::of(&entry(&[]), &traits)), (false, false));
     }
 
     #[test]

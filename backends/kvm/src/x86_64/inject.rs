@@ -1,14 +1,18 @@
 //! Debug exceptions that are the guest's own and go to the guest (rule R9).
 
-use kvm_bindings::kvm_regs;
+use kvm_bindings::{kvm_regs, kvm_vcpu_events};
 use trapline_arch::x86_64::debug::Dr6;
 use trapline_engine::contract::AccessError;
 use vmm_sys_util::errno;
 
+use super::device::RunExit;
 use super::vcpu::{KvmVcpu, refused};
 
 /// The opcode of `int3` is one byte long.
 const BREAKPOINT_LEN_BYTES: u64 = 1;
+
+/// The vector of a non-maskable interrupt.
+const NMI_VECTOR: u8 = 2;
 
 /// An exception that the debugger can deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +21,30 @@ pub(super) enum Exception {
     Breakpoint,
     /// #DB; its cause is in DR6 already.
     Debug,
+}
+
+impl Exception {
+    const fn vector(self) -> u8 {
+        match self {
+            Self::Debug => 1,
+            Self::Breakpoint => 3,
+        }
+    }
+}
+
+/// Returns the vector of the event that KVM delivers at the next entry though interrupts are held
+/// off: a pending exception, or an event whose delivery was cut short (KVM API,
+/// "`KVM_GET_VCPU_EVENTS`").
+fn owed_vector(events: &kvm_vcpu_events) -> Option<u8> {
+    if events.exception.injected != 0 || events.exception.pending != 0 {
+        Some(events.exception.nr)
+    } else if events.nmi.injected != 0 {
+        Some(NMI_VECTOR)
+    } else if events.interrupt.injected != 0 {
+        Some(events.interrupt.nr)
+    } else {
+        None
+    }
 }
 
 /// An exception on its way to the guest.
@@ -85,6 +113,26 @@ impl KvmVcpu {
         }
     }
 
+    /// Returns the vector of what the next entry delivers before any instruction.
+    ///
+    /// KVM itself may owe the guest an event: what it was about to deliver when a signal came, or
+    /// the exception of an instruction that it has emulated.
+    pub(super) fn event_underway(&mut self) -> Result<Option<u8>, AccessError> {
+        if self.may_owe_event && self.traits.tells_events {
+            self.flush().map_err(refused)?;
+            let events = self.fd.get_vcpu_events().map_err(refused)?;
+            let owed = owed_vector(&events);
+            self.may_owe_event = owed.is_some();
+            if owed.is_some() {
+                return Ok(owed);
+            }
+            // KVM has delivered what it was asked for, and the handler has come back already.
+            self.debug.injection = self.debug.injection.filter(|queued| !queued.submitted);
+        }
+        let queued = self.debug.injection;
+        Ok(queued.map(|injection| injection.exception.vector()))
+    }
+
     /// Returns whether KVM holds an exception that it has not delivered yet.
     pub(super) fn injection_is_pending(&self) -> bool {
         self.debug
@@ -121,12 +169,14 @@ impl KvmVcpu {
         }
     }
 
-    /// Takes note that the vCPU has left the guest: if it has moved, the exception was delivered.
-    pub(super) fn check_injection(&mut self) -> Result<(), errno::Error> {
-        if let Some(injection) = self.debug.injection.filter(|injection| injection.submitted)
-            && self.registers()?.rip != injection.rip
-        {
-            self.debug.injection = None;
+    /// Takes note that the vCPU has left the guest: if it has executed anything, the exception was
+    /// delivered.
+    pub(super) fn check_injection(&mut self, exit: &RunExit) -> Result<(), errno::Error> {
+        if let Some(injection) = self.debug.injection.filter(|injection| injection.submitted) {
+            let has_executed = matches!(exit, RunExit::Debug(_));
+            if has_executed || self.registers()?.rip != injection.rip {
+                self.debug.injection = None;
+            }
         }
         Ok(())
     }

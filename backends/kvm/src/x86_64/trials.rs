@@ -74,6 +74,8 @@ pub(crate) struct Trials {
     pub(crate) step_over_mmio: Trial,
     pub(crate) execution: Trial,
     pub(crate) resume_flag: Trial,
+    /// The guest's access to a debug register comes out.
+    pub(crate) guard: Trial,
     pub(crate) watch: Trial,
     pub(crate) breakpoint: Trial,
     /// The guest's own breakpoint instruction, handed back: the address that was pushed.
@@ -161,6 +163,7 @@ impl TrialGuest {
             step_over_mmio: self.try_step(&[0x88, 0x03, 0x90], 2),
             execution: self.try_point(PointAccess::Execute, CODE + 1, &[0x90, 0x90], 1),
             resume_flag: self.try_resume_flag(),
+            guard: self.try_guard(),
             watch: self.try_point(PointAccess::Write, DATA, &[0x90, 0x88, 0x01, 0x90], 3),
             breakpoint: self.try_breakpoint(),
             returned_breakpoint,
@@ -273,6 +276,21 @@ impl TrialGuest {
                 })
             });
         or_error(result)
+    }
+
+    /// Tries whether the guest's access to a debug register comes out, before it is made, while a
+    /// slot is in use.
+    fn try_guard(&mut self) -> Trial {
+        self.vcpu.traits.guards_debug_registers = true;
+        let entry = Entry {
+            hardware: only(PointAccess::Write, DATA),
+            ..Entry::default()
+        };
+        // mov dr0, rax
+        let code = [0x90, 0x0f, 0x23, 0xc0];
+        let trial = or_error(self.check(&code, &entry, VmExit::DebugRegisterAccess, 1));
+        self.vcpu.traits.guards_debug_registers = trial.passed();
+        trial
     }
 
     fn try_breakpoint(&mut self) -> Trial {

@@ -37,8 +37,12 @@ pub(crate) struct VcpuTraits {
     pub(crate) honours_resume_flag: bool,
     /// An injected #BP pushes the address after the `int3`; else it pushes the pc.
     pub(crate) breakpoint_skips: bool,
+    /// DR7.GD in the debugger's debug registers brings the guest's accesses to its own out.
+    pub(crate) guards_debug_registers: bool,
     /// The guest's clock can be told of a pause (`KVM_CAP_KVMCLOCK_CTRL`).
     pub(crate) tells_clock: bool,
+    /// Events that wait for delivery can be asked for (`KVM_CAP_VCPU_EVENTS`).
+    pub(crate) tells_events: bool,
     /// A vCPU can change threads between two runs at no great cost.
     pub(crate) changes_threads: bool,
     /// Where extended state components are.
@@ -56,6 +60,8 @@ pub struct KvmVcpu {
     pub(super) traits: VcpuTraits,
     pub(super) cache: RegisterCache,
     pub(super) debug: GuestDebug,
+    /// An exception or interrupt may be left for the next entry to deliver.
+    pub(super) may_owe_event: bool,
     /// In HLT, which without KVM's interrupt controller is the hypervisor's to wait in.
     pub(super) halted: bool,
     pub(super) ended: Option<GuestEnd>,
@@ -107,6 +113,7 @@ impl KvmVcpu {
             traits,
             cache: RegisterCache::new(traits.shares_registers),
             debug: GuestDebug::default(),
+            may_owe_event: true,
             halted: false,
             ended: None,
             msrs,
@@ -130,6 +137,7 @@ impl KvmVcpu {
     pub fn fd(&mut self) -> Result<&VcpuFd, AccessError> {
         self.flush().map_err(refused)?;
         self.cache.forget();
+        self.may_owe_event = true;
         Ok(&self.fd)
     }
 
@@ -210,6 +218,7 @@ impl KvmVcpu {
             RegisterGroup::Fpu => self.load_fpu(file)?,
             RegisterGroup::Debug => {
                 let registers = self.fd.get_debug_regs().map_err(refused)?;
+                self.debug.seen = Some((registers.db, registers.dr7));
                 let debug = DebugRegisters {
                     addresses: registers.db.map(Gva),
                     dr6: Dr6::from_bits(registers.dr6),
@@ -244,6 +253,7 @@ impl KvmVcpu {
                 registers.db = debug.addresses.map(|address| address.0);
                 registers.dr6 = debug.dr6.into_bits();
                 registers.dr7 = debug.dr7.into_bits();
+                self.debug.seen = None;
                 self.fd.set_debug_regs(&registers).map_err(refused)
             }
             RegisterGroup::Msr => self.msrs.store(&self.fd, file),
@@ -292,6 +302,10 @@ impl Vcpu for KvmVcpu {
 
     fn memory(&self) -> &dyn GuestMemory {
         &*self.memory.0
+    }
+
+    fn pending_vector(&mut self) -> Result<Option<u8>, AccessError> {
+        self.event_underway()
     }
 
     fn inject_breakpoint(&mut self) -> Result<(), AccessError> {

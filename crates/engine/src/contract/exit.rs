@@ -68,6 +68,14 @@ pub enum VmExit {
         /// The data address, where the hardware tells it.
         data_address: Option<Gva>,
     },
+    /// The next instruction reads or writes the guest's own debug registers, and was not executed.
+    /// Only hosts that can step report it, and only of entries that have
+    /// [`hardware`](super::Entry::hardware) slots and do not step.
+    DebugRegisterAccess,
+    /// The guest's own debug registers are no longer what [`Vcpu::load`](super::Vcpu::load) last
+    /// said; nothing else has happened. For entries that have
+    /// [`hardware`](super::Entry::hardware) slots, on hosts that notice this some time later.
+    DebugRegistersChanged,
     /// The guest is at its end; the vCPU cannot be entered again without a reset.
     Ended(GuestEnd),
 }

@@ -134,6 +134,14 @@ pub trait Vcpu {
     /// Returns the guest's memory.
     fn memory(&self) -> &dyn GuestMemory;
 
+    /// Returns the vector of the event that the next entry delivers before any instruction,
+    /// whatever it is asked for: one that was injected and has not arrived, or one whose delivery
+    /// an exit has cut short. `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`AccessError`] says.
+    fn pending_vector(&mut self) -> Result<Option<u8>, AccessError>;
+
     /// Delivers the breakpoint exception of the guest's own breakpoint instruction at the current
     /// pc, exactly as hardware would have (rule R9): on x86 the return address is past the
     /// instruction.

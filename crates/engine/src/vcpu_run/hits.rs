@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use trapline_arch::{Gva, Layout};
 
 use super::slots::{Role, SlotPlan};
-use super::{State, VcpuRun};
+use super::{First, State, VcpuRun};
 use crate::condition::{Condition, Environment};
 use crate::contract::{AccessError, StopReason, Vcpu, WatchKind};
 use crate::cpu::Cpu;
@@ -64,12 +64,12 @@ impl VcpuRun {
         vcpu: &mut dyn Vcpu,
     ) -> Result<State, AccessError> {
         if self.patch_at_pc(vcpu)?.is_none() {
-            self.inject_breakpoint(vcpu)?;
-            return Ok(State::Ready { pass: false });
+            vcpu.inject_breakpoint()?;
+            return Ok(State::Ready { first: First::Meet });
         }
         Ok(match self.point_at_pc(vcpu)? {
             Some(reason) => State::Stopped(reason),
-            None => State::Ready { pass: true },
+            None => State::Ready { first: First::Pass },
         })
     }
 

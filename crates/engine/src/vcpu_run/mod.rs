@@ -74,14 +74,12 @@ pub struct VcpuRun {
     /// The instruction that this resume, or the one it takes up, was to pass is not executed yet.
     owes_pass: bool,
     guards: x86_64::GuardCache,
-    /// The vector of an exception that waits for the next entry.
-    injected: Option<u8>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// About to enter. Breakpoints on the next instruction are passed if `pass` says so.
-    Ready { pass: bool },
+    /// About to enter.
+    Ready { first: First },
     /// Waiting for the others to be held, for a step that only one vCPU may make.
     Holding { purpose: Purpose },
     /// In the guest, running freely.
@@ -94,6 +92,24 @@ enum State {
     },
     /// Done.
     Stopped(StopReason),
+}
+
+/// How the next instruction is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// A breakpoint on it is met.
+    Meet,
+    /// A breakpoint on it is passed.
+    Pass,
+    /// It is stepped, whether there is a breakpoint or not.
+    Step,
+}
+
+impl First {
+    /// Returns how an instruction is executed that is owed, or that is not.
+    fn owed(owes_pass: bool) -> Self {
+        if owes_pass { Self::Pass } else { Self::Meet }
+    }
 }
 
 /// Why an instruction is stepped.
@@ -140,7 +156,6 @@ impl VcpuRun {
             others_are_held: false,
             owes_pass: false,
             guards: x86_64::GuardCache::default(),
-            injected: None,
         }
     }
 
@@ -157,14 +172,14 @@ impl VcpuRun {
             PassFirst::Still => self.owes_pass,
         };
         self.state = State::Ready {
-            pass: self.owes_pass,
+            first: First::owed(self.owes_pass),
         };
     }
 
     /// Says what to do next.
     pub fn next(&mut self, vcpu: &mut dyn Vcpu) -> Next {
         let proceeded = match self.state {
-            State::Ready { pass } => self.proceed(vcpu, pass),
+            State::Ready { first } => self.proceed(vcpu, first),
             State::Holding { purpose } if self.others_are_held => self.step(vcpu, purpose),
             State::Holding { .. } => Ok(Next::HoldOthers),
             State::Running { entry, .. } | State::Stepping { entry, .. } => Ok(Next::Enter(entry)),
@@ -187,9 +202,6 @@ impl VcpuRun {
     /// Takes what came of an entry.
     pub fn handle_exit(&mut self, vcpu: &mut dyn Vcpu, exit: VmExit) {
         self.cpu.invalidate();
-        if exit != VmExit::Interrupted {
-            self.injected = None;
-        }
         let state = core::mem::replace(&mut self.state, State::Stopped(StopReason::Paused));
         let handled = match state {
             State::Running { slots, .. } => self.leave_running(vcpu, slots, exit),
@@ -201,12 +213,13 @@ impl VcpuRun {
         self.state = handled.unwrap_or_else(|error| State::Stopped(StopReason::Failed(error)));
     }
 
-    fn proceed(&mut self, vcpu: &mut dyn Vcpu, pass: bool) -> Result<Next, AccessError> {
-        match self.action {
-            ResumeAction::Step | ResumeAction::RangeStep { .. } => {
+    fn proceed(&mut self, vcpu: &mut dyn Vcpu, first: First) -> Result<Next, AccessError> {
+        match (self.action, first) {
+            (ResumeAction::Step | ResumeAction::RangeStep { .. }, _) => {
                 self.step(vcpu, Purpose::Requested)
             }
-            ResumeAction::Continue if pass => {
+            (ResumeAction::Continue, First::Step) => self.step(vcpu, Purpose::Pass),
+            (ResumeAction::Continue, First::Pass) => {
                 if self.patch_at_pc(vcpu)?.is_some() {
                     return self.step(vcpu, Purpose::Pass);
                 }
@@ -220,12 +233,13 @@ impl VcpuRun {
                 // A run could do it too, but a pause would leave unknown whether it has.
                 self.step(vcpu, Purpose::Pass)
             }
-            ResumeAction::Continue => self.run_freely(vcpu, false),
+            (ResumeAction::Continue, First::Meet) => self.run_freely(vcpu, false),
         }
     }
 
     fn run_freely(&mut self, vcpu: &mut dyn Vcpu, pass_first: bool) -> Result<Next, AccessError> {
         self.others_are_held = false;
+        self.guards = x86_64::GuardCache::default();
         self.owes_pass &= pass_first;
         let mut slots = SlotPlan::new(self.points.hardware_points());
         if !slots.is_empty() {
@@ -285,9 +299,16 @@ impl VcpuRun {
         slots: SlotPlan,
         exit: VmExit,
     ) -> Result<State, AccessError> {
-        self.owes_pass &= exit == VmExit::Interrupted;
+        self.owes_pass &= matches!(
+            exit,
+            VmExit::Interrupted | VmExit::DebugRegisterAccess | VmExit::DebugRegistersChanged
+        );
         match exit {
             VmExit::Interrupted => Ok(State::Stopped(StopReason::Paused)),
+            VmExit::DebugRegisterAccess => Ok(State::Ready { first: First::Step }),
+            VmExit::DebugRegistersChanged => Ok(State::Ready {
+                first: First::owed(self.owes_pass),
+            }),
             VmExit::Ended(end) => Ok(State::Stopped(StopReason::Ended(end))),
             VmExit::BreakpointInstruction => self.breakpoint_instruction(vcpu),
             VmExit::Debug {
@@ -297,15 +318,15 @@ impl VcpuRun {
             } => {
                 if !step && !slots.has_role(hit) {
                     // INT1 leaves no mark in the status register.
-                    self.inject_debug(vcpu, 0)?;
-                    return Ok(State::Ready { pass: false });
+                    vcpu.inject_debug(0)?;
+                    return Ok(State::Ready { first: First::Meet });
                 }
                 self.give_guest_its_hits(vcpu, &slots, hit, step)?;
                 let reason = self.slot_hit(vcpu, &slots, hit, data_address)?;
                 Ok(match reason {
                     hits::SlotHit::Stop(reason) => State::Stopped(reason),
-                    hits::SlotHit::Pass => State::Ready { pass: true },
-                    hits::SlotHit::None => State::Ready { pass: false },
+                    hits::SlotHit::Pass => State::Ready { first: First::Pass },
+                    hits::SlotHit::None => State::Ready { first: First::Meet },
                 })
             }
         }
@@ -323,8 +344,8 @@ impl VcpuRun {
         // The guest's own breakpoint instruction, or INT1, was what was stepped: its exception is
         // delivered, and the step ends at the handler, where the plan has set its trap.
         let delivered = match met {
-            Ok(Met::GuestBreakpoint) => Some(self.inject_breakpoint(vcpu)),
-            Ok(Met::GuestDebug) => Some(self.inject_debug(vcpu, 0)),
+            Ok(Met::GuestBreakpoint) => Some(vcpu.inject_breakpoint()),
+            Ok(Met::GuestDebug) => Some(vcpu.inject_debug(0)),
             Ok(Met::Plan | Met::Point | Met::Other) | Err(_) => None,
         };
         if delivered == Some(Ok(())) {
@@ -341,6 +362,7 @@ impl VcpuRun {
         let (is_step, hit, data_address) = match exit {
             VmExit::Interrupted => return Ok(State::Stopped(StopReason::Paused)),
             VmExit::Ended(end) => return Ok(State::Stopped(StopReason::Ended(end))),
+            VmExit::DebugRegisterAccess | VmExit::DebugRegistersChanged => (false, 0, None),
             VmExit::BreakpointInstruction => (true, 0, None),
             VmExit::Debug {
                 step,
@@ -355,8 +377,8 @@ impl VcpuRun {
             return Ok(State::Stopped(reason));
         }
         match (outcome, step.purpose) {
-            (Outcome::NotYet, _) => Ok(State::Ready { pass: true }),
-            (Outcome::Stepped, Purpose::Pass) => Ok(State::Ready { pass: false }),
+            (Outcome::NotYet, _) => Ok(State::Ready { first: First::Pass }),
+            (Outcome::Stepped, Purpose::Pass) => Ok(State::Ready { first: First::Meet }),
             (Outcome::Stepped, Purpose::Requested) => self.step_done(vcpu),
         }
     }
@@ -406,7 +428,7 @@ impl VcpuRun {
         };
         let pc = self.pc(vcpu)?;
         Ok(if (start..end).contains(&pc) {
-            State::Ready { pass: true }
+            State::Ready { first: First::Pass }
         } else {
             State::Stopped(StopReason::Step)
         })
@@ -420,22 +442,20 @@ impl VcpuRun {
         hit: u32,
         guest_step: bool,
     ) -> Result<(), AccessError> {
-        let cause = slots.guest_cause(hit) | if guest_step { x86_64::SINGLE_STEP } else { 0 };
+        let mut cause = if guest_step { x86_64::SINGLE_STEP } else { 0 };
+        if slots.is_empty() {
+            // The guest's own registers were in force, so every hit is the guest's.
+            cause |= u64::from(hit);
+        } else if slots.hits_guest(hit) {
+            // What the slots hold may be what the guest has meanwhile switched off.
+            let own = x86_64::guest_points(&mut self.cpu, vcpu)?;
+            cause |= slots.guest_cause(hit, &own);
+        }
         if cause == 0 {
             Ok(())
         } else {
-            self.inject_debug(vcpu, cause)
+            vcpu.inject_debug(cause)
         }
-    }
-
-    fn inject_debug(&mut self, vcpu: &mut dyn Vcpu, cause: u64) -> Result<(), AccessError> {
-        self.injected = Some(x86_64::DEBUG_VECTOR);
-        vcpu.inject_debug(cause)
-    }
-
-    fn inject_breakpoint(&mut self, vcpu: &mut dyn Vcpu) -> Result<(), AccessError> {
-        self.injected = Some(x86_64::BREAKPOINT_VECTOR);
-        vcpu.inject_breakpoint()
     }
 
     fn pc(&mut self, mut vcpu: &mut dyn Vcpu) -> Result<Gva, AccessError> {

@@ -13,8 +13,8 @@ pub(super) enum Role {
     Free,
     /// A point of the debugger's.
     Debugger,
-    /// The guest's own point of that number.
-    Guest(u8),
+    /// A point of the guest's own.
+    Guest,
     /// The first instruction of an exception handler.
     Exception {
         /// Whether the processor pushes an error code for it.
@@ -55,9 +55,8 @@ impl SlotPlan {
 
     /// Adds the guest's own points to the slots that the debugger leaves free.
     pub(super) fn add_guest_points(&mut self, guest: &HardwarePoints, capabilities: &Capabilities) {
-        for (number, point) in guest.iter() {
-            let number = u8::try_from(number).unwrap_or(u8::MAX);
-            self.insert(point, Role::Guest(number), capabilities);
+        for (_, point) in guest.iter() {
+            self.insert(point, Role::Guest, capabilities);
         }
     }
 
@@ -122,16 +121,21 @@ impl SlotPlan {
         self.hit_roles(hit).any(|(_, role)| role != Role::Free)
     }
 
-    /// Returns the guest's own breakpoints among the slots in `hit`, bit n for its point n. If the
-    /// entry used no slots the guest's registers were in force, so every hit is the guest's.
-    pub(super) fn guest_cause(&self, hit: u32) -> u64 {
-        if self.is_empty() {
-            return hit.into();
-        }
-        let numbers = self.hit_roles(hit).filter_map(|(_, role)| match role {
-            Role::Guest(number) => Some(1_u64.wrapping_shl(number.into())),
-            Role::Free | Role::Debugger | Role::Exception { .. } | Role::Target => None,
-        });
-        numbers.fold(0, |bits, bit| bits | bit)
+    /// Returns whether a slot in `hit` holds a point of the guest's own.
+    pub(super) fn hits_guest(&self, hit: u32) -> bool {
+        self.hit_roles(hit).any(|(_, role)| role == Role::Guest)
+    }
+
+    /// Returns which of the guest's points, as they are in `guest` now, the slots in `hit` stand
+    /// for: bit n for its point n.
+    pub(super) fn guest_cause(&self, hit: u32, guest: &HardwarePoints) -> u64 {
+        let met = |point: &HardwarePoint| {
+            self.hit_roles(hit)
+                .any(|(slot, role)| role == Role::Guest && self.points.slot(slot) == Some(*point))
+        };
+        let numbers = guest.iter().filter(|(_, point)| met(point));
+        numbers.fold(0, |bits, (number, _)| {
+            bits | u32::try_from(number).map_or(0, |number| 1_u64.wrapping_shl(number))
+        })
     }
 }

@@ -35,18 +35,30 @@ fn the_guests_points_take_the_slots_that_are_left() {
     let mut plan = SlotPlan::new(points(&[0, 2]));
     plan.add_guest_points(&points(&[0, 1, 3]), &FOUR);
     assert_eq!(role(&plan, 0), Role::Debugger);
-    assert_eq!(role(&plan, 1), Role::Guest(0));
+    assert_eq!(role(&plan, 1), Role::Guest);
     assert_eq!(role(&plan, 2), Role::Debugger);
-    assert_eq!(role(&plan, 3), Role::Guest(1));
+    assert_eq!(role(&plan, 3), Role::Guest);
     // What the guest finds is numbered as it numbered it.
-    assert_eq!(plan.guest_cause(0b1010), 0b11);
-    assert_eq!(plan.guest_cause(0b0101), 0);
+    assert_eq!(plan.guest_cause(0b1010, &points(&[0, 1, 3])), 0b11);
+    assert_eq!(plan.guest_cause(0b0101, &points(&[0, 1, 3])), 0);
+    assert!(plan.hits_guest(0b1000) && !plan.hits_guest(0b0101));
 }
 
 #[test]
-fn hits_are_all_the_guests_where_its_own_registers_are_in_force() {
+fn a_point_that_the_guest_has_switched_off_is_no_cause() {
+    let mut plan = SlotPlan::new(points(&[0]));
+    plan.add_guest_points(&points(&[1, 2]), &FOUR);
+    assert_eq!(plan.guest_cause(0b110, &points(&[2])), 0b100);
+    assert_eq!(plan.guest_cause(0b110, &points(&[])), 0);
+    // The same point in another of the guest's registers.
+    let mut moved = HardwarePoints::default();
+    moved.set(3, Some(execute(1)));
+    assert_eq!(plan.guest_cause(0b110, &moved), 0b1000);
+}
+
+#[test]
+fn every_hit_counts_where_the_guests_own_registers_are_in_force() {
     let plan = SlotPlan::new(HardwarePoints::default());
-    assert_eq!(plan.guest_cause(0b1001), 0b1001);
     assert!(plan.has_role(0b1000));
     assert!(!plan.has_role(0));
 }

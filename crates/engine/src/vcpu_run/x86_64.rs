@@ -15,25 +15,27 @@
 //! Source: SDM vol. 3B, "Single-Step Exception Condition"; APM vol. 2, "Single Stepping".
 
 mod certain;
+mod next;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use trapline_arch::x86_64::control::Rflags;
-use trapline_arch::x86_64::debug::{DebugRegisters, SlotKind};
-use trapline_arch::x86_64::instruction::{self, Decoded, StepClass};
+use trapline_arch::x86_64::debug::{DebugRegisters, Dr7, SlotKind};
+use trapline_arch::x86_64::instruction::StepClass;
+use trapline_arch::x86_64::interrupts;
 use trapline_arch::x86_64::mode::{self, CpuMode};
-use trapline_arch::x86_64::{interrupts, registers};
-use trapline_arch::{Gva, RegisterFile, RegisterGroup, RegisterGroups};
+use trapline_arch::{Gva, RegisterGroup, RegisterGroups};
 
 use super::VcpuRun;
 use super::slots::{Role, SlotPlan};
-use crate::address_space::AddressSpace;
 use crate::contract::{
     AccessError, GuestMemory, HardwarePoint, HardwarePoints, PointAccess, StepMethod, Vcpu,
 };
 use crate::cpu::{CONTROL, Cpu};
-use crate::points::{Patch, PointSet};
+use crate::points::Patch;
+
+use next::{Lead, NextInstruction};
 
 /// `int3`.
 const BREAKPOINT: &[u8] = &[0xcc];
@@ -44,11 +46,14 @@ const TF_IN_SECOND_BYTE: u8 = 1;
 /// DR6.BS: the debug exception is a single-step trap (SDM vol. 3B, "Debug Registers").
 pub(super) const SINGLE_STEP: u64 = 1 << 14;
 
+/// DR6.BD: a debug register was accessed while DR7.GD was set.
+const GENERAL_DETECT: u64 = 1 << 13;
+
 /// The vector of #DB.
-pub(super) const DEBUG_VECTOR: u8 = 1;
+const DEBUG_VECTOR: u8 = 1;
 
 /// The vector of #BP.
-pub(super) const BREAKPOINT_VECTOR: u8 = 3;
+const BREAKPOINT_VECTOR: u8 = 3;
 
 /// The exceptions an ordinary instruction may raise, the likeliest first, and whether the
 /// processor pushes an error code: #PF, #GP, #UD, #SS.
@@ -141,7 +146,7 @@ pub(super) fn plan(
     if next.class == Some(StepClass::MoveDebugRegister) {
         run.guards.guest_points = None;
     }
-    let lead = match run.injected {
+    let lead = match pending_vector(run, vcpu, &next)? {
         Some(vector) => Lead::Vector(vector),
         None => next.lead(run.cpu.file()),
     };
@@ -192,105 +197,33 @@ pub(super) fn plan(
     Ok(plan)
 }
 
+/// Returns the vector of the event that comes before the next instruction, if there is one.
+///
+/// An access to debug registers that the guest itself has guarded raises #DB. That would be lost
+/// where the debugger's DR7 is in force, so it is delivered here.
+fn pending_vector(
+    run: &mut VcpuRun,
+    mut vcpu: &mut dyn Vcpu,
+    next: &NextInstruction,
+) -> Result<Option<u8>, AccessError> {
+    let pending = vcpu.pending_vector()?;
+    if pending.is_some() || next.class != Some(StepClass::MoveDebugRegister) {
+        return Ok(pending);
+    }
+    let file = run.cpu.ensure(&mut vcpu, CONTROL | RegisterGroups::DEBUG)?;
+    if mode::cpl(file) != 0 || !Dr7::read(file).gd() {
+        return Ok(None);
+    }
+    vcpu.inject_debug(GENERAL_DETECT)?;
+    Ok(Some(DEBUG_VECTOR))
+}
+
 fn execute_at(address: Gva) -> HardwarePoint {
     HardwarePoint {
         address,
         len_bytes: 1,
         access: PointAccess::Execute,
     }
-}
-
-/// Where an instruction leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lead {
-    /// Anywhere the trap flag can follow.
-    Next,
-    /// To the instruction behind it, which the trap flag would miss.
-    Behind,
-    /// To the handler of an interrupt vector.
-    Vector(u8),
-    /// To the address in a register.
-    Register(trapline_arch::RegisterId),
-}
-
-/// The instruction about to be stepped.
-struct NextInstruction {
-    pc: Gva,
-    decoded: Option<Decoded>,
-    len_bytes: u64,
-    class: Option<StepClass>,
-    /// The size of the values that an IRET takes from the stack.
-    return_size_bytes: u8,
-}
-
-impl NextInstruction {
-    fn read(run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu) -> Result<Self, AccessError> {
-        let pc = run.cpu.pc(&mut vcpu)?;
-        let space = run.cpu.address_space(&mut vcpu)?;
-        let mut bytes = [0; instruction::MAX_LEN_BYTES];
-        let read = space.read(vcpu.memory(), &run.points, pc, &mut bytes);
-        let code = bytes.get(..read).unwrap_or_default();
-        let decoded = instruction::decode_next(code, run.cpu.file());
-        Ok(Self {
-            pc,
-            decoded,
-            len_bytes: decoded
-                .as_ref()
-                .map_or(0, |decoded| decoded.len_bytes() as u64),
-            class: decoded.as_ref().map(Decoded::class),
-            return_size_bytes: decoded
-                .and_then(|decoded| decoded.interrupt_return_size_bytes())
-                .unwrap_or(0),
-        })
-    }
-
-    fn lead(&self, file: &RegisterFile) -> Lead {
-        let is_long = CpuMode::of(file) == CpuMode::Long64;
-        match self.class {
-            Some(StepClass::SoftwareInterrupt { vector }) => Lead::Vector(vector),
-            Some(StepClass::Int3) => Lead::Vector(BREAKPOINT_VECTOR),
-            Some(StepClass::Into) if Rflags::read(file).of() => Lead::Vector(4),
-            Some(StepClass::Icebp) => Lead::Vector(DEBUG_VECTOR),
-            Some(StepClass::Syscall) if is_long => Lead::Register(registers::LSTAR),
-            Some(StepClass::Syscall) => Lead::Register(registers::CSTAR),
-            Some(StepClass::Sysenter) => Lead::Register(registers::SYSENTER_EIP),
-            Some(StepClass::Sysret) => Lead::Register(registers::RCX),
-            Some(StepClass::Sysexit) => Lead::Register(registers::RDX),
-            Some(StepClass::LoadSs) => Lead::Behind,
-            _ => Lead::Next,
-        }
-    }
-
-    fn after(&self, run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu) -> Result<After, AccessError> {
-        let image_offset = match self.class {
-            Some(StepClass::PushFlags) => return Ok(After::ClearPushed),
-            Some(StepClass::PopFlags) => 0,
-            Some(StepClass::InterruptReturn) => u64::from(self.return_size_bytes).wrapping_mul(2),
-            _ => return Ok(After::Nothing),
-        };
-        let stack = mode::linear_sp(run.cpu.file());
-        let space = run.cpu.address_space(&mut vcpu)?;
-        let second = second_byte(
-            &space,
-            vcpu.memory(),
-            &run.points,
-            stack.wrapping_add(image_offset),
-        );
-        Ok(second.map_or(After::Nothing, |byte| {
-            After::LoadTf(byte & TF_IN_SECOND_BYTE != 0)
-        }))
-    }
-}
-
-fn second_byte(
-    space: &AddressSpace,
-    memory: &dyn GuestMemory,
-    points: &PointSet,
-    image: Gva,
-) -> Option<u8> {
-    let mut byte = [0];
-    let read = space.read(memory, points, image.wrapping_add(1), &mut byte);
-    (read == 1).then_some(byte[0])
 }
 
 fn target(
@@ -427,7 +360,7 @@ impl StepPlan {
         let roles = || slots.hit_roles(hit).map(|(_, role)| role);
         let exception = roles().find_map(|role| match role {
             Role::Exception { pushes_error } => Some(pushes_error),
-            Role::Free | Role::Debugger | Role::Guest(_) | Role::Target => None,
+            Role::Free | Role::Debugger | Role::Guest | Role::Target => None,
         });
         if let Some(pushes_error) = exception {
             if self.uses_trap && !self.guest_tf {
@@ -445,7 +378,7 @@ impl StepPlan {
         }
         self.settle_flags(run, vcpu)?;
         if self.guest_tf {
-            run.inject_debug(vcpu, SINGLE_STEP)?;
+            vcpu.inject_debug(SINGLE_STEP)?;
         }
         Ok(Outcome::Stepped)
     }

@@ -5,7 +5,7 @@ use core::hash::Hash;
 use core::slice;
 
 use trapline_arch::x86_64::control::{Cr0, Cr4, Efer, Rflags};
-use trapline_arch::x86_64::debug::{DebugRegisters, Dr6, SlotKind};
+use trapline_arch::x86_64::debug::{DebugRegisters, Dr6, Dr7, SlotKind};
 use trapline_arch::x86_64::interrupts;
 use trapline_arch::x86_64::paging::PagingState;
 use trapline_arch::x86_64::registers::{
@@ -27,6 +27,15 @@ pub(super) const RF: u64 = 1 << 16;
 pub(crate) struct Host {
     pub(crate) step: StepMethod,
     pub(crate) holds_interrupts: bool,
+    pub(crate) notices: Notices,
+}
+
+/// When the hypervisor notices that the guest writes its debug registers beside the debugger's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notices {
+    AtOnce,
+    /// After this many instructions.
+    After(u8),
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +51,8 @@ pub(crate) struct Cpu {
     pub(super) shadow: bool,
     pub(super) in_step: Option<Borrowed>,
     is_first: bool,
+    /// After how many instructions a write to a debug register is noticed.
+    pub(super) notice_in: Option<u8>,
 }
 
 /// The trap flag while the hypervisor has it.
@@ -117,6 +128,7 @@ impl Cpu {
             shadow: false,
             in_step: None,
             is_first: false,
+            notice_in: None,
         }
     }
 
@@ -131,7 +143,7 @@ impl Cpu {
             waits,
             self.interrupt,
             self.injected,
-            self.is_first,
+            (self.is_first, self.notice_in),
         )
     }
 
@@ -165,6 +177,7 @@ impl Cpu {
 
     /// The hypervisor's part of a VM exit.
     pub(crate) fn leave(&mut self) {
+        self.notice_in = None;
         if let Some(borrowed) = self.in_step.take() {
             self.set_flag(TF, borrowed.guest_tf && !borrowed.is_spent);
         }
@@ -192,6 +205,10 @@ impl Cpu {
         if self.is_halted {
             return (entry.step.then_some(STEP), None);
         }
+        if self.notice_in == Some(0) {
+            self.notice_in = None;
+            return (Some(VmExit::DebugRegistersChanged), None);
+        }
         let pc = self.pc();
         let slots = self.slots(entry);
         let passes = self.shadow || self.flag(RF) || (entry.pass_first && self.is_first);
@@ -199,6 +216,15 @@ impl Cpu {
         let met = bits(slots.iter().filter(executed));
         if met != 0 && !passes {
             return (Some(debug(false, met)), None);
+        }
+        let watches = !entry.step && !entry.hardware.is_empty();
+        if watches && self.accesses_debug_register(ram) {
+            match host.notices {
+                Notices::AtOnce => return (Some(VmExit::DebugRegisterAccess), None),
+                Notices::After(count) => self.notice_in = Some(count),
+            }
+        } else if let Some(count) = &mut self.notice_in {
+            *count -= 1;
         }
         self.is_first = false;
         let had_tf = self.flag(TF);
@@ -219,6 +245,11 @@ impl Cpu {
                 (is_debug.then_some(debug(is_step, hit)), Some(pc))
             }
         }
+    }
+
+    /// Whether the next instruction is a MOV to a debug register.
+    fn accesses_debug_register(&self, ram: &Ram) -> bool {
+        self.read(ram, self.pc(), 2) == Ok(0x230f)
     }
 
     fn takes_interrupt(&self, entry: &Entry, holds: bool) -> bool {
@@ -289,6 +320,9 @@ impl Cpu {
             }
         }
         self.set_flag(TF | RF | 1 << 9, false);
+        if vector == 1 {
+            Dr7::read(&self.file).with_gd(false).write(&mut self.file);
+        }
         if let Some(borrowed) = &mut self.in_step {
             borrowed.is_spent = true;
         }

@@ -5,6 +5,7 @@ use trapline_arch::x86_64::registers::{RFLAGS, RIP};
 use trapline_engine::{Access, Start, StepMethod};
 use trapline_rsp::PACKET_SIZE_BYTES;
 
+use super::cpu::Notices;
 use super::memory::{CODE, Code, DATA, UNMAPPED, handler, own_code};
 use super::os::SlowOs;
 use super::{Choices, Config, World};
@@ -86,6 +87,7 @@ fn build(input: &mut Input<'_>) -> World {
         hardware_slots: [4, 4, 4, 0][input.below(4)],
         software_breakpoints: input.below(8) != 7,
         start: [Start::Held, Start::Running][input.below(2)],
+        notices: Notices::AtOnce,
     };
     let os = SlowOs::new(input.below(64));
     let mut world = World::with_os(config, Choices::Fair(0), os);

@@ -100,6 +100,9 @@ impl Vcpu for Handle<'_> {
     fn memory(&self) -> &dyn GuestMemory {
         &self.model.ram
     }
+    fn pending_vector(&mut self) -> Result<Option<u8>, AccessError> {
+        Ok(self.model.cpus[self.vcpu].injected)
+    }
     fn inject_breakpoint(&mut self) -> Result<(), AccessError> {
         let cpu = &mut self.model.cpus[self.vcpu];
         let pc = cpu.pc();

@@ -1,6 +1,10 @@
 //! The instructions that the model knows, as `memory::Code` writes them.
 
-use trapline_arch::x86_64::registers::{CR2, LSTAR, R11, RAX, RCX, RFLAGS, RIP, RSP, SFMASK};
+use trapline_arch::RegisterId;
+use trapline_arch::x86_64::debug::Dr7;
+use trapline_arch::x86_64::registers::{
+    BY_ENCODING, CR2, DR0, DR1, DR2, DR3, DR7, LSTAR, R11, RAX, RCX, RFLAGS, RIP, RSP, SFMASK,
+};
 use trapline_engine::{GuestEnd, VmExit};
 
 use super::cpu::{Access, Cpu, Done, RF, debug};
@@ -112,6 +116,19 @@ impl Cpu {
                 self.file
                     .set_u64(RFLAGS, flags & !self.file.u64(SFMASK) | 2);
                 self.file.set_u64(RIP, self.file.u64(LSTAR));
+            }
+            // To a debug register, from one of the first eight registers.
+            0x0f if byte(1)? == 0x23 => {
+                const ADDRESSES: [RegisterId; 4] = [DR0, DR1, DR2, DR3];
+                let operands = byte(2)? as usize;
+                let value = self.file.u64(BY_ENCODING[operands & 7]);
+                let to = ADDRESSES.get(operands >> 3 & 7).copied().unwrap_or(DR7);
+                if Dr7::read(&self.file).gd() {
+                    self.note_debug_cause(1 << 13);
+                    return Ok(Done::Fault(1, None));
+                }
+                self.file.set_u64(to, value);
+                self.advance(3);
             }
             0x48 if byte(1)? == 0x0f && byte(2)? == 0x07 => {
                 self.file.set_u64(RIP, self.file.u64(RCX));

@@ -236,6 +236,10 @@ impl Code {
     pub(crate) fn ud2(self) -> Self {
         self.raw(&[0x0f, 0x0b])
     }
+    /// `mov dr, register`, by numbers; 3 bytes.
+    pub(crate) fn mov_dr(self, to: u8, from: u8) -> Self {
+        self.raw(&[0x0f, 0x23, 0xc0 | to << 3 | from])
+    }
     pub(crate) fn cli(self) -> Self {
         self.raw(&[0xfa])
     }

@@ -11,7 +11,7 @@ use trapline_engine::{
 };
 use trapline_rsp::client::encode_packet;
 
-use super::cpu::{Cpu, Host};
+use super::cpu::{Cpu, Host, Notices};
 use super::hypervisor::{Handle, Model};
 use super::memory::{self, Ram};
 use super::os::SlowOs;
@@ -26,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) hardware_slots: u8,
     pub(crate) software_breakpoints: bool,
     pub(crate) start: Start,
+    pub(crate) notices: Notices,
 }
 
 impl Config {
@@ -37,6 +38,7 @@ impl Config {
             hardware_slots: 4,
             software_breakpoints: true,
             start: Start::Held,
+            notices: Notices::AtOnce,
         }
     }
 }
@@ -143,6 +145,7 @@ impl World {
             host: Host {
                 step: config.step,
                 holds_interrupts: config.holds_interrupts,
+                notices: config.notices,
             },
             end: None,
             is_told: false,

@@ -17,6 +17,7 @@
 #[path = "../model/mod.rs"]
 mod model;
 
+mod own_debug;
 mod play;
 mod points;
 mod random;

@@ -2,6 +2,8 @@
 //! not run, and fails where it should have been able to.
 
 mod debug;
+mod events;
+mod own_debug;
 mod registers;
 mod rig;
 mod step;

@@ -15,7 +15,7 @@ use trapline_arch::x86_64::mode::{self, CpuMode};
 use trapline_arch::x86_64::paging::{AccessKind, PageFlags, PagingState, Privilege};
 use trapline_arch::{Gva, RegisterFile};
 
-use super::NextInstruction;
+use super::next::NextInstruction;
 use crate::contract::{AccessError, GuestMemory, Vcpu};
 use crate::vcpu_run::VcpuRun;
 
