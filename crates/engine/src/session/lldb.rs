@@ -3,14 +3,16 @@
 //! Source: LLDB, "GDB Remote Protocol Extensions".
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-use trapline_arch::{Architecture, LayoutKind};
+use trapline_arch::{Architecture, GenericRole, LayoutEntry, LayoutKind};
 use trapline_rsp::{Encoder, Request};
 
 use super::queries::named_vcpu;
 use super::registers::read_entry;
 use super::{Answer, Answered, Refusal, Session, reply};
+use crate::contract::VcpuId;
 use crate::core::Context;
 
 impl Session {
@@ -121,54 +123,110 @@ impl Session {
     }
 
     /// Answers `jThreadsInfo`: what each vCPU stopped for, with its general registers, so that LLDB
-    /// needs one packet for a stop.
+    /// needs one packet for a stop. Where there are too many vCPUs for that, with those registers
+    /// alone that every backtrace begins with, as `lldb-server` does, or with none; LLDB asks for the
+    /// others when it needs them.
     fn threads_info(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        for registers in [Expedited::All, Expedited::Main, Expedited::None] {
+            if let Some(json) = self.threads_json(registers, out.remaining_bytes(), context) {
+                out.text(&json);
+                return Ok(Answer::Reply);
+            }
+        }
+        // LLDB asks for each thread then.
+        Err(Refusal::text(reply::ENOSPC, "there are too many vCPUs"))
+    }
+
+    /// Returns the reply, or `None` if it does not fit into a packet that has so much room.
+    fn threads_json(
+        &mut self,
+        registers: Expedited,
+        room_bytes: usize,
+        context: &mut Context<'_>,
+    ) -> Option<String> {
         let mut json = String::from("[");
+        let mut len_bytes: usize = 2;
         let last = context.core.run.last_stop();
         for vcpu in context.core.run.vcpu_ids() {
-            let separator = if json.len() > 1 { "," } else { "" };
-            let tid = vcpu.0.wrapping_add(1);
+            let start = json.len();
+            let separator = if start > 1 { "," } else { "" };
+            let (tid, number) = (vcpu.0.wrapping_add(1), vcpu.0);
             // Writing to a string cannot fail.
             let _ = write!(
                 json,
-                "{separator}{{\"tid\":{tid},\"name\":\"vCPU {}\"",
-                vcpu.0
+                "{separator}{{\"tid\":{tid},\"name\":\"vCPU {number}\""
             );
             if vcpu == last.vcpu {
                 let (signal, reason) = super::stop_reply::signal_and_name(last.reason);
                 let _ = write!(json, ",\"signal\":{signal},\"reason\":\"{reason}\"");
             }
             json.push_str(",\"registers\":{");
-            self.registers_json(vcpu, &mut json, context)?;
+            self.registers_json(vcpu, registers, &mut json, context);
             json.push_str("}}");
+            // Both braces are escaped on the wire.
+            let added = json.len().saturating_sub(start).saturating_add(2);
+            len_bytes = len_bytes.saturating_add(added);
+            if len_bytes > room_bytes {
+                return None;
+            }
         }
         json.push(']');
-        out.text(&json);
-        Ok(Answer::Reply)
+        Some(json)
     }
 
+    /// Adds the registers of a vCPU, but not those that it refuses to give.
     fn registers_json(
         &mut self,
-        vcpu: crate::contract::VcpuId,
+        vcpu: VcpuId,
+        registers: Expedited,
         json: &mut String,
         context: &mut Context<'_>,
-    ) -> Result<(), Refusal> {
+    ) {
         let layout = self.layout(context);
         let mut separator = "";
+        let mut value = Vec::new();
         for entry in layout
             .g_entries()
             .iter()
-            .filter(|entry| entry.len_bytes() <= 8)
+            .filter(|entry| registers.has(entry))
         {
-            let mut value = alloc::vec::Vec::new();
-            read_entry(vcpu, entry, &mut value, context)?;
+            value.clear();
+            if read_entry(vcpu, entry, &mut value, context).is_err() {
+                continue;
+            }
             let _ = write!(json, "{separator}\"{}\":\"", entry.number);
-            for byte in value {
+            for byte in &value {
                 let _ = write!(json, "{byte:02x}");
             }
             json.push('"');
             separator = ",";
         }
-        Ok(())
+    }
+}
+
+/// Which registers are sent without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expedited {
+    /// All of the `g` packet but the wide ones.
+    All,
+    /// Program counter, stack pointer, frame pointer and flags.
+    Main,
+    /// None.
+    None,
+}
+
+impl Expedited {
+    pub(super) fn has(self, entry: &LayoutEntry) -> bool {
+        const MAIN: [GenericRole; 4] = [
+            GenericRole::Pc,
+            GenericRole::Sp,
+            GenericRole::Fp,
+            GenericRole::Flags,
+        ];
+        match self {
+            Self::All => entry.len_bytes() <= 8,
+            Self::Main => entry.view.generic.is_some_and(|role| MAIN.contains(&role)),
+            Self::None => false,
+        }
     }
 }

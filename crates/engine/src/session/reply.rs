@@ -13,7 +13,7 @@ pub(crate) const EFAULT: u8 = 14;
 /// A refusal's number for a request that its client has interrupted.
 pub(crate) const EINTR: u8 = 4;
 /// A refusal's number for a reply that does not fit.
-const ENOSPC: u8 = 28;
+pub(super) const ENOSPC: u8 = 28;
 /// A refusal's number for bad arguments.
 pub(crate) const EINVAL: u8 = 22;
 

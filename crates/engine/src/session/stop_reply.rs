@@ -9,10 +9,11 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::{GenericRole, Gva, LayoutEntry};
+use trapline_arch::Gva;
 use trapline_rsp::Encoder;
 
 use super::describe::describe_failure;
+use super::lldb::Expedited;
 use super::registers::read_entry;
 use super::threads::thread_of;
 use super::{Answer, Answered, Session};
@@ -141,19 +142,16 @@ impl Session {
     /// Sends the registers that the client asks for first at every stop.
     fn expedite(&mut self, vcpu: VcpuId, out: &mut Encoder<'_>, context: &mut Context<'_>) {
         let layout = self.layout(context);
-        let is_wanted = |entry: &&LayoutEntry| {
-            let first = [
-                GenericRole::Pc,
-                GenericRole::Sp,
-                GenericRole::Fp,
-                GenericRole::Flags,
-            ];
-            match entry.view.generic {
-                Some(role) => self.is_lldb || first.contains(&role),
-                None => self.is_lldb && entry.len_bytes() <= 8,
-            }
+        let registers = if self.is_lldb {
+            Expedited::All
+        } else {
+            Expedited::Main
         };
-        for entry in layout.g_entries().iter().filter(is_wanted) {
+        for entry in layout
+            .g_entries()
+            .iter()
+            .filter(|entry| registers.has(entry))
+        {
             let mut value = Vec::new();
             if read_entry(vcpu, entry, &mut value, context).is_ok() {
                 out.register(entry.number, &value);

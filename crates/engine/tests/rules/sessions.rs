@@ -221,3 +221,42 @@ fn there_is_a_limit_to_clients() {
     world.close(3);
     assert!(world.engine.open_session(Access::Full).is_ok());
 }
+
+#[test]
+fn many_vcpus_fit_into_every_reply() {
+    for count in [1, 32, 255, 1024] {
+        let mut world = World::new(Config::vcpus(count), Choices::Fair(0));
+        let lldb = world.connect();
+        world.ok(lldb, "QThreadSuffixSupported");
+        world.ok(lldb, "QListThreadsInStopReply");
+        let stop = world.ask(lldb, "?");
+        let after = |key| stop.split(key).nth(1).unwrap().split(';').next().unwrap();
+        assert_eq!(after("threads:").split(',').count(), count);
+        assert_eq!(after("thread-pcs:").split(',').count(), count);
+        assert_eq!(world.ask(lldb, "qfThreadInfo").split(',').count(), count);
+        world.clients[lldb].is_checked = false;
+        let last = world.ask(lldb, &format!("qThreadStopInfo{count:x}"));
+        assert!(last.contains(&format!("thread:{count:x};")), "{last}");
+
+        let json = world.ask(lldb, "jThreadsInfo");
+        assert_eq!(json.matches("\"tid\":").count(), count);
+        let pcs = json.matches("\"16\":\"").count();
+        let flags = json.matches("\"17\":\"").count();
+        let others = json.matches("\"0\":\"").count();
+        let expected = match count {
+            0..=32 => (count, count),
+            33..=255 => (count, 0),
+            _ => (0, 0),
+        };
+        assert_eq!((pcs, others), expected);
+        assert_eq!(flags, pcs);
+
+        let mut xml = String::new();
+        while !xml.contains("</threads>") {
+            let offset = xml.len();
+            let piece = world.ask(lldb, &format!("qXfer:threads:read::{offset:x},fff"));
+            xml.push_str(&piece[1..]);
+        }
+        assert_eq!(xml.matches("<thread id=").count(), count);
+    }
+}
