@@ -43,6 +43,15 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
+    /// Makes the condition that holds if one of `terms` does, or always if there are none.
+    pub(crate) fn of(terms: Vec<Term>) -> Self {
+        if terms.is_empty() {
+            Self::Always
+        } else {
+            Self::Any(terms)
+        }
+    }
+
     /// Returns whether this hit counts.
     pub(crate) fn holds(&self, environment: &mut dyn Environment) -> bool {
         match self {

@@ -1,6 +1,7 @@
 //! What all sessions share: the guest's vCPUs, its breakpoints and what is known of it.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -15,8 +16,8 @@ use crate::contract::{
 };
 use crate::cpu::{Cpu, Stopped};
 use crate::monitor;
-use crate::points::{PointKey, PointKind, PointSet, PointTable};
-use crate::run_control::{Phase, RunControl, Settled, Stop};
+use crate::points::{PointKey, PointKind, PointOwner, PointSet, PointTable};
+use crate::run_control::{Phase, RunControl};
 use crate::session::SessionId;
 
 /// How often the guest's operating system is looked for without a client asking for it.
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     next_os_look: Time,
     /// Whose request was left unfinished last, to go on in another turn, and when.
     pub(crate) last_turn: (SessionId, Time),
+    /// On whose behalf each vCPU's last hit counted when it came.
+    pub(crate) counted_for: BTreeMap<VcpuId, Vec<PointOwner>>,
     /// Whose resume is in force.
     pub(crate) resumer: Option<SessionId>,
     cpus: Vec<Cpu>,
@@ -76,6 +79,7 @@ impl Core {
             monitor: monitor::Shared::new(config.layout),
             next_os_look: Time(0),
             last_turn: (SessionId(0), Time(0)),
+            counted_for: BTreeMap::new(),
             resumer: None,
             cpus: (0..config.vcpu_count)
                 .map(|_| Cpu::new(config.architecture))
@@ -84,7 +88,15 @@ impl Core {
         }
     }
 
-    fn forget_registers(&mut self) {
+    /// Takes a vCPU's answer to its run.
+    pub(crate) fn handle_stopped(&mut self, vcpu: VcpuId, reason: StopReason) {
+        if reason != StopReason::Paused {
+            self.counted_for.remove(&vcpu);
+        }
+        self.run.handle_stopped(vcpu, reason);
+    }
+
+    pub(crate) fn forget_registers(&mut self) {
         self.cpus.iter_mut().for_each(Cpu::invalidate);
     }
 }
@@ -317,36 +329,6 @@ impl Context<'_> {
         });
         self.core.os = Some(os);
         result
-    }
-
-    /// Decides what it means that all vCPUs are out of the guest.
-    pub(crate) fn settle(&mut self) -> Settled {
-        self.core.forget_registers();
-        let mut run = core::mem::replace(&mut self.core.run, RunControl::new(0));
-        let settled = run.settle(|vcpu, reason| self.still_counts(vcpu, reason));
-        self.core.run = run;
-        if settled == Settled::Report {
-            let Stop { vcpu, reason } = self.core.run.last_stop();
-            // A vCPU that stopped for something else has not met the breakpoint at its pc yet.
-            if reason.is_breakpoint() {
-                let pc = self.pc(vcpu).ok();
-                self.core.run.set_told_pc(vcpu, pc);
-            }
-        }
-        settled
-    }
-
-    /// Returns whether what a vCPU stopped for is still there (rule R2).
-    fn still_counts(&mut self, vcpu: VcpuId, reason: StopReason) -> bool {
-        let breakpoint = match reason {
-            StopReason::SoftwareBreakpoint { address, .. }
-            | StopReason::HardwareBreakpoint { address } => Some(address),
-            _ => None,
-        };
-        if breakpoint.is_some_and(|address| self.pc(vcpu) != Ok(address)) {
-            return false;
-        }
-        !reason.is_of_a_point() || self.core.points.owners_of(reason).next().is_some()
     }
 
     /// Lets all vCPUs go on that have something to do.

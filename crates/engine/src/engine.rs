@@ -145,7 +145,7 @@ impl Engine {
         machine: &mut dyn Machine,
         now: Time,
     ) {
-        self.core.run.handle_stopped(vcpu, reason);
+        self.core.handle_stopped(vcpu, reason);
         self.settle(machine, now);
     }
 

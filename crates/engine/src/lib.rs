@@ -26,6 +26,7 @@ mod cpu;
 mod engine;
 pub mod expression;
 mod monitor;
+mod pending;
 mod points;
 mod run_control;
 mod session;

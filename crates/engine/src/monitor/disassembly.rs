@@ -143,7 +143,7 @@ fn mode(call: &mut Call<'_, '_>) -> Result<Mode, Failure> {
 }
 
 fn breakpoints(call: &Call<'_, '_>) -> Vec<Gva> {
-    let keys = call.context.core.points.iter().map(|(key, ..)| key);
+    let keys = call.context.core.points.keys();
     keys.into_iter()
         .filter(|key| !matches!(key.kind, PointKind::Watchpoint(_)))
         .map(|key| key.address)

@@ -211,13 +211,7 @@ fn delete(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 
 fn list(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     call.arguments.end()?;
-    let keys: Vec<PointKey> = call
-        .context
-        .core
-        .points
-        .iter()
-        .map(|(key, ..)| key)
-        .collect();
+    let keys: Vec<PointKey> = call.context.core.points.keys().collect();
     if keys.is_empty() {
         call.out
             .line("there are none; 'break ADDR' and 'watch ADDR' set them");
@@ -269,10 +263,12 @@ fn describe(key: PointKey) -> String {
 
 /// Returns where a point stands.
 fn place(key: PointKey, call: &Call<'_, '_>) -> String {
-    match call.context.core.points.gpa_of(key) {
-        Some(gpa) => format!("in memory at physical {gpa}"),
-        None => "in a hardware slot".into(),
+    let gpas = call.context.core.points.gpas_of(key);
+    let gpas: Vec<String> = gpas.map(|gpa| gpa.to_string()).collect();
+    if gpas.is_empty() {
+        return "in a hardware slot".into();
     }
+    format!("in memory at physical {}", gpas.join(" and "))
 }
 
 fn owners(key: PointKey, call: &Call<'_, '_>) -> String {

@@ -8,7 +8,7 @@ use trapline_arch::Gva;
 use super::symbols;
 use crate::contract::{StopReason, VcpuId, WatchKind};
 use crate::core::Context;
-use crate::points::{PointKey, PointKind};
+use crate::points::PointKey;
 use crate::run_control::Stop;
 
 /// Returns a stop as one line, such as `vCPU 1 stopped at breakpoint 2, do_sys_openat2+0x0`.
@@ -69,15 +69,7 @@ pub(super) fn cause(reason: StopReason, context: &mut Context<'_>) -> String {
 
 /// Returns the breakpoint or watchpoint that a vCPU stopped for.
 pub(super) fn key_of(reason: StopReason, context: &Context<'_>) -> Option<PointKey> {
-    let (kind, at) = match reason {
-        StopReason::SoftwareBreakpoint { address, .. } => (PointKind::SoftwareBreakpoint, address),
-        StopReason::HardwareBreakpoint { address } => (PointKind::HardwareBreakpoint, address),
-        StopReason::Watchpoint { kind, watched, .. } => (PointKind::Watchpoint(kind), watched),
-        _ => return None,
-    };
-    let keys = context.core.points.iter().map(|(key, ..)| key);
-    keys.into_iter()
-        .find(|key| key.kind == kind && key.address == at)
+    context.core.points.key_of(reason)
 }
 
 /// Returns where a stopped vCPU stands, after `separator`, or nothing if that is not to be had.

@@ -28,8 +28,9 @@ pub(crate) enum PointKind {
     Watchpoint(WatchKind),
 }
 
-/// What names a breakpoint or watchpoint: insertion and removal with the same key are one point
-/// (rule B4).
+/// What names a breakpoint or watchpoint for a client: its insertion and removal with the same key
+/// are of one point (rule B4). Two clients that name the same address in two address spaces have a
+/// point each (rule B2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PointKey {
     /// What it is.

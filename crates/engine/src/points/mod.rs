@@ -8,6 +8,7 @@
 
 mod key;
 mod patch;
+mod point;
 mod set;
 mod table;
 

@@ -7,68 +7,20 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use trapline_arch::{Gpa, Gva};
 
-use super::key::{
-    InsertError, MAX_CONDITION_BYTES, MAX_POINTS, MAX_WATCH_BYTES, PointKey, PointKind, PointOwner,
-};
-use super::set::{HardwareUse, PointSet, SlotReport, SoftwarePoint};
+use super::key::{InsertError, MAX_CONDITION_BYTES, MAX_POINTS, PointKey, PointKind, PointOwner};
+use super::point::{Claim, Place, Point, Site, report, split_watch};
+use super::set::{HardwareUse, PointSet, SoftwarePoint};
 use super::{Patch, mask_patches, write_under_patches};
-use crate::condition::{Condition, Term};
+use crate::condition::Term;
 use crate::contract::{
     Capabilities, GuestMemory, HardwarePoint, MAX_HARDWARE_SLOTS, PointAccess, StopReason,
-    WatchKind,
 };
 use crate::session::SessionId;
-
-/// The smallest page.
-const PAGE_BYTES: u64 = 4096;
-
-#[derive(Debug)]
-struct Claim {
-    owner: PointOwner,
-    conditions: Vec<Term>,
-}
-
-#[derive(Debug)]
-enum Place {
-    Memory(Gpa),
-    Slots(Vec<(usize, HardwarePoint)>),
-}
-
-#[derive(Debug)]
-struct Point {
-    claims: Vec<Claim>,
-    place: Place,
-    /// Where the address was mapped when the point was inserted.
-    mapped: Option<Gpa>,
-}
-
-impl Point {
-    /// Returns how much memory the conditions of one owner take.
-    fn condition_bytes(&self, owner: PointOwner) -> usize {
-        let own = self.claims.iter().filter(|claim| claim.owner == owner);
-        own.flat_map(|claim| &claim.conditions)
-            .map(Term::memory_bytes)
-            .sum()
-    }
-
-    /// A hit counts when it does for any of the clients that asked.
-    fn condition(&self) -> Condition {
-        if self.claims.iter().any(|claim| claim.conditions.is_empty()) {
-            return Condition::Always;
-        }
-        Condition::Any(
-            self.claims
-                .iter()
-                .flat_map(|claim| claim.conditions.clone())
-                .collect(),
-        )
-    }
-}
 
 /// The breakpoints and watchpoints of all clients.
 #[derive(Debug)]
 pub(crate) struct PointTable {
-    points: BTreeMap<PointKey, Point>,
+    points: BTreeMap<Site, Point>,
     used_slots: [bool; MAX_HARDWARE_SLOTS],
     breakpoint_instruction: &'static [u8],
     capabilities: Capabilities,
@@ -108,25 +60,28 @@ impl PointTable {
         gpa: Option<Gpa>,
     ) -> Result<(), InsertError> {
         let owner = owner.into();
-        let condition_bytes = conditions.iter().map(Term::memory_bytes).sum::<usize>();
-        let before = self
-            .points
-            .get(&key)
-            .map_or(0, |point| point.condition_bytes(owner));
-        let condition_bytes = self
+        let planted = gpa.filter(|_| self.is_planted(key.kind));
+        let own: Vec<Site> = self.sites_of(owner, key).collect();
+        // That the address is not mapped now says nothing about a breakpoint that stands.
+        let site = match (planted, own.first()) {
+            (None, Some(site)) => *site,
+            _ => Site { key, gpa: planted },
+        };
+        let bytes = conditions.iter().map(Term::memory_bytes).sum::<usize>();
+        let bytes = self
             .condition_bytes
-            .saturating_sub(before)
-            .saturating_add(condition_bytes);
-        if condition_bytes > MAX_CONDITION_BYTES {
+            .saturating_sub(self.condition_bytes_of(owner, key))
+            .saturating_add(bytes);
+        if bytes > MAX_CONDITION_BYTES {
             return Err(InsertError::ConditionsTooLong);
         }
-        if !self.points.contains_key(&key) {
+        if !self.points.contains_key(&site) {
             if self.points.len() >= MAX_POINTS {
                 return Err(InsertError::TooMany);
             }
             let place = self.place(key, gpa)?;
             self.points.insert(
-                key,
+                site,
                 Point {
                     claims: Vec::new(),
                     place,
@@ -134,11 +89,13 @@ impl PointTable {
                 },
             );
         }
-        if let Some(point) = self.points.get_mut(&key) {
-            point.claims.retain(|claim| claim.owner != owner);
+        for former in own {
+            self.unclaim(owner, former, Some(site));
+        }
+        if let Some(point) = self.points.get_mut(&site) {
             point.claims.push(Claim { owner, conditions });
         }
-        self.condition_bytes = condition_bytes;
+        self.condition_bytes = bytes;
         self.is_stale = true;
         Ok(())
     }
@@ -146,17 +103,31 @@ impl PointTable {
     /// Removes `owner`'s claim on a point. Returns whether there was one.
     pub(crate) fn remove(&mut self, owner: impl Into<PointOwner>, key: PointKey) -> bool {
         let owner = owner.into();
-        let Some(point) = self.points.get_mut(&key) else {
-            return false;
-        };
-        let before = point.claims.len();
-        self.condition_bytes = self
-            .condition_bytes
-            .saturating_sub(point.condition_bytes(owner));
-        point.claims.retain(|claim| claim.owner != owner);
-        let removed = point.claims.len() != before;
-        self.drop_unclaimed(key);
-        removed
+        let sites: Vec<Site> = self.sites_of(owner, key).collect();
+        let bytes = self.condition_bytes_of(owner, key);
+        self.condition_bytes = self.condition_bytes.saturating_sub(bytes);
+        for site in &sites {
+            self.unclaim(owner, *site, None);
+        }
+        !sites.is_empty()
+    }
+
+    /// Returns where an owner's point of that name stands: at one place, or nowhere.
+    fn sites_of(&self, owner: PointOwner, key: PointKey) -> impl Iterator<Item = Site> + '_ {
+        let sites = self.points.range(Site::all_of(key));
+        sites
+            .filter(move |(_, point)| point.is_claimed_by(owner))
+            .map(|(site, _)| *site)
+    }
+
+    fn condition_bytes_of(&self, owner: PointOwner, key: PointKey) -> usize {
+        let sites = self.points.range(Site::all_of(key));
+        sites.map(|(_, point)| point.condition_bytes(owner)).sum()
+    }
+
+    /// Returns whether points of a kind are planted in memory where they are mapped.
+    fn is_planted(&self, kind: PointKind) -> bool {
+        kind == PointKind::SoftwareBreakpoint && self.capabilities.software_breakpoints
     }
 
     /// Removes all that a session asked for.
@@ -167,7 +138,9 @@ impl PointTable {
 
     /// Removes all that `owner` asked for, and returns how many points that were.
     pub(crate) fn release_owner(&mut self, owner: PointOwner) -> usize {
-        let keys: Vec<PointKey> = self.points.keys().copied().collect();
+        let claimed = self.points.iter();
+        let claimed = claimed.filter(|(_, point)| point.is_claimed_by(owner));
+        let keys: Vec<PointKey> = claimed.map(|(site, _)| site.key).collect();
         keys.into_iter()
             .filter(|key| self.remove(owner, *key))
             .count()
@@ -176,13 +149,13 @@ impl PointTable {
     /// Returns whether a point of that name is wanted by anybody.
     #[must_use]
     pub(crate) fn contains(&self, key: PointKey) -> bool {
-        self.points.contains_key(&key)
+        self.points.range(Site::all_of(key)).next().is_some()
     }
 
     /// Returns on whose behalf a point stands.
     pub(crate) fn owners(&self, key: PointKey) -> impl Iterator<Item = PointOwner> + '_ {
-        let point = self.points.get(&key);
-        point.into_iter().flat_map(|point| {
+        let points = self.points.range(Site::all_of(key));
+        points.flat_map(|(_, point)| {
             let claims = point.claims.iter();
             claims.map(|claim| claim.owner)
         })
@@ -204,9 +177,24 @@ impl PointTable {
         self.points.values().filter(is_its).count()
     }
 
-    /// Returns who asked for the breakpoint or watchpoint that a vCPU stopped for; nobody if it is
-    /// there no more (rule R2).
-    pub(crate) fn owners_of(&self, reason: StopReason) -> impl Iterator<Item = SessionId> + '_ {
+    /// Returns the point that a vCPU stopped for, unless it is there no more.
+    pub(crate) fn key_of(&self, reason: StopReason) -> Option<PointKey> {
+        self.points_of(reason).next().map(|(site, _)| site.key)
+    }
+
+    /// Returns who asked for the point that a vCPU stopped for, and on which conditions; nobody if it
+    /// is there no more (rule R2).
+    pub(crate) fn claims_of(
+        &self,
+        reason: StopReason,
+    ) -> impl Iterator<Item = (PointOwner, &[Term])> + '_ {
+        self.points_of(reason).flat_map(|(_, point)| {
+            let claims = point.claims.iter();
+            claims.map(|claim| (claim.owner, claim.conditions.as_slice()))
+        })
+    }
+
+    fn points_of(&self, reason: StopReason) -> impl Iterator<Item = (&Site, &Point)> + '_ {
         let (kind, address, gpa) = match reason {
             StopReason::SoftwareBreakpoint { address, gpa } => {
                 (Some(PointKind::SoftwareBreakpoint), address, gpa)
@@ -221,33 +209,25 @@ impl PointTable {
         };
         let named = kind.map(|kind| {
             let key = |len| PointKey { kind, address, len };
-            self.points.range(key(0)..=key(u64::MAX))
+            let (first, last) = (Site::all_of(key(0)), Site::all_of(key(u64::MAX)));
+            self.points.range(*first.start()..=*last.end())
         });
         let there = named.into_iter().flatten();
-        there
-            .filter(move |(_, point)| point.gpa() == gpa)
-            .flat_map(|(_, point)| point.claims.iter().map(|claim| claim.owner.session()))
+        there.filter(move |(_, point)| point.gpa() == gpa)
     }
 
-    /// Returns the points with who asked for them, in the order of their keys.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (PointKey, Vec<SessionId>, bool)> + '_ {
-        self.points.iter().map(|(key, point)| {
-            let owners = point
-                .claims
-                .iter()
-                .map(|claim| claim.owner.session())
-                .collect();
-            (*key, owners, matches!(point.place, Place::Slots(_)))
-        })
+    /// Returns the names of all points, ascending and each once.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = PointKey> + '_ {
+        let mut last = None;
+        let keys = self.points.keys().map(|site| site.key);
+        keys.filter(move |key| last.replace(*key) != Some(*key))
     }
 
-    /// Returns the guest-physical address of a software breakpoint that stands in memory.
-    #[must_use]
-    pub(crate) fn gpa_of(&self, key: PointKey) -> Option<Gpa> {
-        match self.points.get(&key)?.place {
-            Place::Memory(gpa) => Some(gpa),
-            Place::Slots(_) => None,
-        }
+    /// Returns the bytes that a software breakpoint is planted at: none if it is in a slot, several
+    /// if clients set it in several address spaces.
+    pub(crate) fn gpas_of(&self, key: PointKey) -> impl Iterator<Item = Gpa> + '_ {
+        let points = self.points.range(Site::all_of(key));
+        points.filter_map(|(_, point)| point.gpa())
     }
 
     /// Returns the hardware slots in use and how many there are.
@@ -304,19 +284,21 @@ impl PointTable {
         write_under_patches(self.published.patches(), memory, start, bytes)
     }
 
-    fn drop_unclaimed(&mut self, key: PointKey) {
+    /// Takes an owner's claim from a point, and the point away if nobody wants it any more, unless it
+    /// is the one to `keep`.
+    fn unclaim(&mut self, owner: PointOwner, site: Site, keep: Option<Site>) {
         self.is_stale = true;
-        if self
-            .points
-            .get(&key)
-            .is_some_and(|point| !point.claims.is_empty())
-        {
+        let Some(point) = self.points.get_mut(&site) else {
+            return;
+        };
+        point.claims.retain(|claim| claim.owner != owner);
+        if !point.claims.is_empty() || keep == Some(site) {
             return;
         }
         if let Some(Point {
             place: Place::Slots(slots),
             ..
-        }) = self.points.remove(&key)
+        }) = self.points.remove(&site)
         {
             for (number, _) in slots {
                 if let Some(used) = self.used_slots.get_mut(number) {
@@ -391,7 +373,8 @@ impl PointTable {
             patches,
             ..PointSet::default()
         };
-        for (key, point) in &self.points {
+        for (site, point) in &self.points {
+            let key = site.key;
             match &point.place {
                 Place::Memory(gpa) => {
                     if let Some(patch) = set.patch_at(*gpa).cloned() {
@@ -408,8 +391,8 @@ impl PointTable {
                         .extend(slots.iter().map(|&(slot, hardware)| HardwareUse {
                             slot,
                             point: hardware,
-                            report: report(*key, point),
-                            gpa: point.gpa_of_slot(hardware.address, *key),
+                            report: report(key, point.condition()),
+                            gpa: point.gpa_of_slot(hardware.address, key),
                             last_value: AtomicU64::new(0),
                             is_value_known: AtomicBool::new(false),
                         }))
@@ -437,63 +420,4 @@ impl PointTable {
         };
         wanted.into_iter().filter_map(plant).collect()
     }
-}
-
-impl Point {
-    fn gpa(&self) -> Option<Gpa> {
-        match self.place {
-            Place::Memory(gpa) => Some(gpa),
-            Place::Slots(_) => None,
-        }
-    }
-
-    /// Returns where a part of the point at `address` is, if it is in the first part's page.
-    fn gpa_of_slot(&self, address: Gva, key: PointKey) -> Option<Gpa> {
-        let offset = address.0.wrapping_sub(key.address.0);
-        let is_near = address.align_down(PAGE_BYTES) == key.address.align_down(PAGE_BYTES);
-        self.mapped
-            .filter(|_| is_near)
-            .map(|gpa| gpa.wrapping_add(offset))
-    }
-}
-
-fn report(key: PointKey, point: &Point) -> SlotReport {
-    let condition = point.condition();
-    match key.kind {
-        PointKind::SoftwareBreakpoint => SlotReport::SoftwareBreakpoint(condition),
-        PointKind::HardwareBreakpoint => SlotReport::HardwareBreakpoint(condition),
-        PointKind::Watchpoint(kind) => SlotReport::Watchpoint {
-            kind,
-            watched: key.address,
-            condition,
-        },
-    }
-}
-
-/// Cuts a watched range into naturally aligned parts of 8, 4, 2 and 1 bytes, one slot each.
-fn split_watch(address: Gva, len: u64, kind: WatchKind) -> Result<Vec<HardwarePoint>, InsertError> {
-    let end = address
-        .checked_add(len)
-        .ok_or(InsertError::BadLength(len))?;
-    if len == 0 || len > MAX_WATCH_BYTES {
-        return Err(InsertError::BadLength(len));
-    }
-    let access = match kind {
-        WatchKind::Write => PointAccess::Write,
-        WatchKind::Read | WatchKind::Access => PointAccess::ReadWrite,
-    };
-    let mut parts = Vec::new();
-    let mut start = address;
-    while start < end {
-        let left = end.0.saturating_sub(start.0);
-        let fits = |size: &u8| start.offset_in(u64::from(*size)) == 0 && u64::from(*size) <= left;
-        let len_bytes = [8, 4, 2, 1].into_iter().find(fits).unwrap_or(1);
-        parts.push(HardwarePoint {
-            address: start,
-            len_bytes,
-            access,
-        });
-        start = start.wrapping_add(u64::from(len_bytes));
-    }
-    Ok(parts)
 }

@@ -171,9 +171,10 @@ fn a_point_stands_while_anybody_wants_it() {
     table.release(SessionId(1));
     table.publish(&memory);
     assert_eq!(memory.bytes(16, 4), BRK);
-    assert_eq!(table.owners_of(hit).collect::<Vec<_>>(), [SessionId(2)]);
+    let owners: Vec<_> = table.claims_of(hit).map(|(owner, _)| owner).collect();
+    assert_eq!(owners, [SessionId(2).into()]);
     table.release(SessionId(2));
-    assert_eq!(table.owners_of(hit).count(), 0);
+    assert_eq!(table.claims_of(hit).count(), 0);
     table.publish_changes(&memory);
     assert_eq!(memory.bytes(16, 4), [16, 17, 18, 19]);
 }
@@ -188,8 +189,8 @@ fn a_hit_belongs_to_the_point_at_its_own_byte() {
         address: Gva(16),
         gpa,
     };
-    assert_eq!(table.owners_of(hit(Some(Gpa(32)))).count(), 1);
-    assert_eq!(table.owners_of(hit(Some(Gpa(16)))).count(), 0);
-    assert_eq!(table.owners_of(hit(None)).count(), 0);
-    assert_eq!(table.owners_of(StopReason::Step).count(), 0);
+    assert_eq!(table.claims_of(hit(Some(Gpa(32)))).count(), 1);
+    assert_eq!(table.claims_of(hit(Some(Gpa(16)))).count(), 0);
+    assert_eq!(table.claims_of(hit(None)).count(), 0);
+    assert_eq!(table.claims_of(StopReason::Step).count(), 0);
 }

@@ -23,6 +23,7 @@ mod points;
 mod random;
 mod run_control;
 mod sessions;
+mod shared_points;
 mod simultaneous;
 mod stepping;
 mod turns;
