@@ -18,6 +18,10 @@ pub const MAX_SESSIONS: usize = 64;
 /// How long vCPUs run between two turns of a request that takes longer than a moment.
 const WORK_REST_NS: u64 = 2_000_000;
 
+/// How long a client that has detached may take to read the reply and to acknowledge it: what GDB
+/// itself allows a packet if it is not told otherwise (`remotetimeout`).
+const LAST_REPLY_NS: u64 = 2_000_000_000;
+
 /// How a guest begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -162,29 +166,39 @@ impl Engine {
     }
 
     /// Returns when [`work`](Self::work) is to be called, which is at once if that has passed.
-    /// `None`: no request is under way that takes longer than a moment.
+    /// `None`: no request is under way that takes longer than a moment, and nothing is waited for.
     ///
     /// While vCPUs run there is a rest between two turns, for a turn may pause them.
     #[must_use]
     pub fn work_due(&self) -> Option<Time> {
         let (_, last) = self.core.last_turn;
-        let mut waits = self.clients.values().map(|client| client.wire.waits_for());
-        waits.find(|until| *until == Some(Until::Turn))?;
-        Some(if self.core.run.phase() == Phase::Stopped {
+        let turn = if self.core.run.phase() == Phase::Stopped {
             Time(0)
         } else {
             last.after(WORK_REST_NS)
-        })
+        };
+        let due = self.clients.values().filter_map(|client| {
+            let has_turn = client.wire.waits_for() == Some(Until::Turn);
+            let given_up = give_up_time(client);
+            has_turn.then_some(turn).into_iter().chain(given_up).min()
+        });
+        due.min()
     }
 
     /// Goes on with a request that takes longer than a moment, for about a millisecond: with each in
-    /// turn. As after every call, take the commands and the output.
+    /// turn. Gives up clients that have detached and do not take the last reply. As after every call,
+    /// take the commands and the output.
     pub fn work(&mut self, machine: &mut dyn Machine, now: Time) {
+        for client in self.clients.values_mut() {
+            if give_up_time(client).is_some_and(|time| time <= now) {
+                client.wire.give_up();
+            }
+        }
         let (last, _) = self.core.last_turn;
         let is_due = |(_, client): &(&SessionId, &mut Box<Client>)| {
             client.wire.waits_for() == Some(Until::Turn)
         };
-        let mut due = self.clients.iter_mut().filter(is_due).collect::<Vec<_>>();
+        let mut due: Vec<_> = self.clients.iter_mut().filter(is_due).collect();
         let next = due.iter().position(|(id, _)| **id > last).unwrap_or(0);
         let Some((id, client)) = due.get_mut(next) else {
             return;
@@ -244,12 +258,13 @@ impl Engine {
     /// output is sent.
     ///
     /// A client that acknowledges has acknowledged the last reply by then: GDB takes a connection
-    /// that is closed before it can do so for a failed detach.
+    /// that is closed before it can do so for a failed detach. One that never does is given up after
+    /// two seconds, for the guest that it has let go waits for that.
     #[must_use]
     pub fn is_finished(&self, id: SessionId) -> bool {
         self.clients
             .get(&id)
-            .is_none_or(|client| client.session.is_finished && !client.wire.awaits_ack())
+            .is_none_or(|client| client.session.detached.is_some() && !client.wire.awaits_ack())
     }
 
     /// Returns how the guest ended, if it has.
@@ -390,4 +405,11 @@ impl Engine {
             now,
         }
     }
+}
+
+/// Returns when a client that has detached is given up, if it has not taken all replies.
+fn give_up_time(client: &Client) -> Option<Time> {
+    let owes = client.wire.awaits_ack() || !client.wire.output().is_empty();
+    let detached = client.session.detached.filter(|_| owes)?;
+    Some(detached.after(LAST_REPLY_NS))
 }

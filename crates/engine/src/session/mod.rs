@@ -31,7 +31,7 @@ use trapline_arch::{Layout, LayoutKind, RegisterFile};
 use trapline_rsp::request::{AfterDetach, ThreadUse, Toggle};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES, ParseError, Request};
 
-use crate::contract::{Command, GuestEnd, VcpuId};
+use crate::contract::{Command, GuestEnd, Time, VcpuId};
 use crate::core::Context;
 use crate::monitor;
 use crate::run_control::Phase;
@@ -77,7 +77,8 @@ pub(crate) struct Session {
     pub(crate) holds_stop: bool,
     /// This client's last request resumed the guest for all.
     pub(crate) released_stop: bool,
-    pub(crate) is_finished: bool,
+    /// When the client detached, if it has.
+    pub(crate) detached: Option<Time>,
     pub(crate) is_lldb: bool,
     features: ClientFeatures,
     /// The vCPU of `Hg`, which registers and memory are about.
@@ -267,7 +268,7 @@ impl Session {
             awaits_stop: false,
             holds_stop: false,
             released_stop: false,
-            is_finished: false,
+            detached: None,
             is_lldb: false,
             features: ClientFeatures::default(),
             selected: VcpuId(0),
@@ -403,7 +404,7 @@ impl Session {
     ) -> Answered {
         context.core.points.release(self.id);
         context.publish_points();
-        self.is_finished = true;
+        self.detached = Some(context.now);
         if after == AfterDetach::StayStopped {
             self.holds_stop = false;
         } else if self.access == Access::Full {

@@ -89,6 +89,12 @@ impl Wire {
         self.is_unacknowledged
     }
 
+    /// Gives up a client that takes no output or acknowledges none: there is nothing more for it.
+    pub(crate) fn give_up(&mut self) {
+        self.output.clear();
+        self.is_unacknowledged = false;
+    }
+
     /// Returns what a request waits for, if there is one that does.
     pub(crate) fn waits_for(&self) -> Option<Until> {
         self.waiting.as_ref().map(|(_, until)| *until)

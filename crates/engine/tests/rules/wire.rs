@@ -1,6 +1,6 @@
 //! Bytes that come late, twice, broken or in floods (rules S2, S3).
 
-use trapline_engine::Access;
+use trapline_engine::{Access, Time};
 use trapline_rsp::PACKET_SIZE_BYTES;
 use trapline_rsp::client::encode_packet;
 
@@ -48,6 +48,35 @@ fn a_session_ends_when_its_last_reply_is_acknowledged() {
     assert!(!world.engine.is_finished(world.clients[client].id));
     assert_eq!(exchange(&mut world, client, b"+"), "");
     assert!(world.engine.is_finished(world.clients[client].id));
+}
+
+#[test]
+fn a_client_that_does_not_acknowledge_its_detach_is_given_up() {
+    let (mut world, client) = guest();
+    let id = world.clients[client].id;
+    exchange(&mut world, client, &packet("?"));
+    world.send_raw(client, b"+");
+    assert_eq!(world.engine.work_due(), None);
+    assert_eq!(exchange(&mut world, client, &packet("D")), "+$OK#9a");
+    let due = world.engine.work_due().unwrap();
+    world.engine.work(&mut world.model, Time(due.0 - 1));
+    assert!(!world.engine.is_finished(id));
+    world.engine.work(&mut world.model, due);
+    assert!(world.engine.is_finished(id));
+    assert_eq!(world.engine.work_due(), None);
+    world.close(client);
+    assert!(!world.is_stopped(), "the guest that it let go runs");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_detach_is_given_up() {
+    let (mut world, client) = guest();
+    let id = world.clients[client].id;
+    // Nobody takes the output.
+    let (model, bytes) = (&mut world.model, packet("D"));
+    world.engine.handle_input(id, &bytes, model, Time(5));
+    world.engine.work(model, Time(2_000_000_005));
+    assert!(world.engine.is_finished(id) && world.engine.output(id).is_empty());
 }
 
 #[test]
@@ -165,7 +194,7 @@ fn a_client_that_does_not_read_is_not_answered_for_ever() {
         if !world.engine.wants_input(id) {
             break;
         }
-        let time = trapline_engine::Time(1);
+        let time = Time(1);
         world
             .engine
             .handle_input(id, &flood, &mut world.model, time);
@@ -178,7 +207,7 @@ fn a_client_that_does_not_read_is_not_answered_for_ever() {
         read += 1;
         world
             .engine
-            .consume_output(id, 1000, &mut world.model, trapline_engine::Time(2));
+            .consume_output(id, 1000, &mut world.model, Time(2));
         assert!(read < 10_000_000);
     }
     assert!(world.engine.wants_input(id));
@@ -188,7 +217,7 @@ fn a_client_that_does_not_read_is_not_answered_for_ever() {
 fn a_flood_of_nacks_is_bounded() {
     let (mut world, client) = guest();
     let id = world.clients[client].id;
-    let time = trapline_engine::Time(1);
+    let time = Time(1);
     let request = packet("qXfer:features:read:target.xml:0,ffff");
     world
         .engine
