@@ -1,8 +1,10 @@
 //! `vCont`, `c`, `C`, `s`, `S`: setting vCPUs going.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use trapline_arch::Gva;
+use trapline_arch::x86_64::instruction::{self, Repetition};
+use trapline_arch::{Architecture, Gva};
 use trapline_rsp::request::{Action, ActionKind, Actions};
 
 use super::registers::set_pc;
@@ -10,6 +12,7 @@ use super::reply::EINVAL;
 use super::{Answer, Answered, Refusal, Session, threads};
 use crate::contract::{Command, ResumeAction, StepMethod, VcpuId};
 use crate::core::Context;
+use crate::cpu::CONTROL;
 
 impl Session {
     /// Answers `vCont`: each vCPU does what the first action that fits it says, and stays stopped
@@ -23,11 +26,12 @@ impl Session {
             };
             chosen.push((vcpu, resume_action(kind)));
         }
-        self.go(context, |vcpu| {
+        let first_fitting = |vcpu| {
             let fitting =
                 |(named, _): &&(Option<VcpuId>, _)| named.is_none_or(|named| named == vcpu);
             chosen.iter().find(fitting).and_then(|(_, action)| *action)
-        })
+        };
+        self.go_with_whole_steps(context, first_fitting)
     }
 
     /// Answers `c` and `C`, which GDB sends when `vCont` was turned off.
@@ -52,7 +56,33 @@ impl Session {
     ) -> Answered {
         self.move_pc(address, context)?;
         let only = self.resumed.unwrap_or(self.selected);
-        self.go(context, |vcpu| (vcpu == only).then_some(ResumeAction::Step))
+        self.go_with_whole_steps(context, |vcpu| (vcpu == only).then_some(ResumeAction::Step))
+    }
+
+    /// Sets vCPUs going, where a step is what this client takes for one.
+    ///
+    /// LLDB (19) makes a step again until the pc has moved, so that a repeated string instruction, of
+    /// which a step is one iteration, costs it a round trip for each. For LLDB such a step is made to
+    /// the instruction's end, on the vCPU's thread, as a step over a range is. GDB wants the one
+    /// iteration.
+    fn go_with_whole_steps(
+        &mut self,
+        context: &mut Context<'_>,
+        action: impl Fn(VcpuId) -> Option<ResumeAction>,
+    ) -> Answered {
+        if !self.is_lldb {
+            return self.go(context, action);
+        }
+        let mut whole = BTreeMap::new();
+        for vcpu in context.core.run.vcpu_ids() {
+            if action(vcpu) == Some(ResumeAction::Step)
+                && let Some(pc) = repeating_at(vcpu, context)
+            {
+                let end = pc.wrapping_add(1);
+                whole.insert(vcpu, ResumeAction::RangeStep { start: pc, end });
+            }
+        }
+        self.go(context, |vcpu| whole.get(&vcpu).copied().or(action(vcpu)))
     }
 
     /// Sets vCPUs going; the reply is the next stop reply.
@@ -104,6 +134,17 @@ impl Session {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the pc of a vCPU, if a repeated string instruction is there.
+fn repeating_at(vcpu: VcpuId, context: &mut Context<'_>) -> Option<Gva> {
+    let Architecture::X86_64 = context.core.config.architecture;
+    let pc = context.pc(vcpu).ok()?;
+    let mut bytes = [0; instruction::MAX_LEN_BYTES];
+    let read = context.read_virtual(vcpu, pc, &mut bytes).ok()?;
+    let code = bytes.get(..read)?;
+    let decoded = instruction::decode_next(code, context.registers(vcpu, CONTROL).ok()?)?;
+    (decoded.repetition() == Repetition::Repeats).then_some(pc)
 }
 
 /// Signals mean nothing to a virtual machine, so resuming with one is resuming. `t` is for non-stop

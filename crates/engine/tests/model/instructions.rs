@@ -3,7 +3,7 @@
 use trapline_arch::RegisterId;
 use trapline_arch::x86_64::debug::Dr7;
 use trapline_arch::x86_64::registers::{
-    BY_ENCODING, CR2, DR0, DR1, DR2, DR3, DR7, LSTAR, R11, RAX, RCX, RFLAGS, RIP, RSP, SFMASK,
+    BY_ENCODING, CR2, DR0, DR1, DR2, DR3, DR7, LSTAR, R11, RAX, RCX, RDI, RFLAGS, RIP, RSP, SFMASK,
 };
 use trapline_engine::{GuestEnd, VmExit};
 
@@ -65,6 +65,7 @@ impl Cpu {
             opcode @ (0xff | 0x8b | 0xc7) if byte(1)? == 0x04 && byte(2)? == 0x25 => {
                 return self.memory_instruction(ram, opcode);
             }
+            0xf3 if byte(1)? == 0xaa => return self.store_string(ram),
             0xe6 => return self.port(byte(1)? as u8),
             0xf4 => {
                 self.advance(1);
@@ -151,6 +152,26 @@ impl Cpu {
             _ => return Ok(Done::Fault(6, None)),
         }
         ran(&[])
+    }
+
+    /// One iteration of `rep stosb`.
+    fn store_string(&mut self, ram: &Ram) -> Result<Done, u64> {
+        let (count, address) = (self.file.u64(RCX), self.file.u64(RDI));
+        if count == 0 {
+            self.advance(2);
+            return Ok(Done::Ran(Vec::new()));
+        }
+        self.write(ram, address, self.file.u64(RAX), 1)?;
+        self.file.set_u64(RDI, address.wrapping_add(1));
+        self.file.set_u64(RCX, count - 1);
+        if count == 1 {
+            self.advance(2);
+        }
+        Ok(Done::Ran(vec![Access {
+            address,
+            len_bytes: 1,
+            is_write: true,
+        }]))
     }
 
     fn memory_instruction(&mut self, ram: &Ram, opcode: u64) -> Result<Done, u64> {

@@ -224,6 +224,9 @@ impl Code {
     pub(crate) fn pop_rax(self) -> Self {
         self.raw(&[0x58])
     }
+    pub(crate) fn rep_stosb(self) -> Self {
+        self.raw(&[0xf3, 0xaa])
+    }
     pub(crate) fn mov_ss_ax(self) -> Self {
         self.raw(&[0x8e, 0xd0])
     }

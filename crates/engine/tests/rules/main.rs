@@ -21,6 +21,7 @@ mod own_debug;
 mod play;
 mod points;
 mod random;
+mod repeated;
 mod run_control;
 mod sessions;
 mod shared_points;
