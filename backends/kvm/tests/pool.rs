@@ -11,6 +11,7 @@ use trapline_arch::x86_64::registers as ids;
 use trapline_arch::{Gpa, Gva, RegisterGroup};
 use trapline_engine::contract::{GuestMemory, Machine};
 use trapline_engine::{AccessError, GuestEnd, PowerState, ResumeAction, StopReason, VcpuId};
+use trapline_test_machine::this_did_not_run;
 
 #[test]
 fn every_run_has_one_answer_and_registers_are_there_with_it() {
@@ -155,7 +156,7 @@ fn a_step_over_the_guests_own_breakpoint_ends_in_its_handler() {
     };
     if !guest.machine.capabilities().software_breakpoints {
         assert!(runs_on_tcg());
-        println!("did not run: QEMU's emulated SVM never intercepts int3");
+        this_did_not_run("QEMU's emulated SVM never intercepts int3");
         return;
     }
     for expected in [CODE + 1, HANDLERS + 3 * 16] {

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use trapline_engine::StepMethod;
 use trapline_kvm::{FindingState, HostKind, Probe};
+use trapline_test_machine::this_did_not_run;
 
 #[test]
 fn probe_is_quick_and_says_what_each_absence_costs() {
@@ -14,7 +15,7 @@ fn probe_is_quick_and_says_what_each_absence_costs() {
     let report = Probe::run();
     println!("{report}(first run: {} ms)", first.elapsed().as_millis());
     if let Some(problem) = report.problem() {
-        println!("did not run: {problem}");
+        this_did_not_run(&problem.to_string());
         return;
     }
     let limit = Duration::from_millis(if common::runs_on_tcg() { 2_000 } else { 100 });
@@ -35,7 +36,7 @@ fn probe_is_quick_and_says_what_each_absence_costs() {
 fn hardware_virtualization_can_do_everything() {
     let report = Probe::run();
     match (report.problem(), report.kind()) {
-        (Some(problem), _) => println!("did not run: {problem}"),
+        (Some(problem), _) => this_did_not_run(&problem.to_string()),
         (None, HostKind::IntelVmx | HostKind::AmdSvm) => {
             assert_eq!(report.capabilities().step, StepMethod::TrapFlag);
             let broken = report
@@ -48,6 +49,6 @@ fn hardware_virtualization_can_do_everything() {
                 });
             assert_eq!(broken.collect::<Vec<_>>(), Vec::<&_>::new());
         }
-        (None, kind) => println!("did not run: this is {}", kind.description()),
+        (None, kind) => this_did_not_run(&format!("this is {}", kind.description())),
     }
 }

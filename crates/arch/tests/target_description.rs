@@ -10,6 +10,7 @@ use std::{
 };
 
 use trapline_arch::{FeatureSet, Layout, LayoutKind};
+use trapline_test_machine::{Environment, this_did_not_run};
 
 fn layouts() -> [(&'static str, Layout); 4] {
     let all = FeatureSet::all();
@@ -65,15 +66,20 @@ fn write(name: &str, layout: &Layout) -> PathBuf {
 }
 
 /// Runs GDB over a target description; `None` if there is no GDB.
+/// Yields what GDB says, or `None`, which is recorded, where there is no GDB.
 fn gdb(xml: &Path, commands: &[&str]) -> Option<String> {
-    let mut gdb = Command::new("gdb");
+    let environment = Environment::load();
+    let mut gdb = Command::new(environment.gdb().unwrap_or(Path::new("gdb")));
     gdb.args(["-nx", "-batch", "-ex"])
         .arg(format!("set tdesc filename {}", xml.display()));
     for command in commands {
         gdb.args(["-ex", command]);
     }
     let output = match gdb.output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            this_did_not_run("there is no gdb");
+            return None;
+        }
         output => output.unwrap(),
     };
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -113,7 +119,6 @@ fn gdb_takes_every_register_where_the_layout_has_it() {
     for (name, layout) in layouts() {
         let commands = ["show architecture", "maint print remote-registers"];
         let Some(table) = gdb(&write(name, &layout), &commands) else {
-            eprintln!("skipped: there is no gdb");
             return;
         };
         let architecture = format!("currently \"{}\"", layout.kind().gdb_architecture());

@@ -105,9 +105,9 @@ fn in_a_machine(group: &str, plays: &[Play]) -> Result<(), Failed> {
     let place = match Place::machine(&environment) {
         Ok(place) => place,
         Err(error) if is_missing(&error) => {
-            for play in plays {
-                did_not_run(&format!("{group}::{}", title(*play)), &error.to_string());
-            }
+            let names: Vec<_> = plays.iter().copied().map(title).collect();
+            let what = format!("{group}::in_a_machine ({})", names.join(", "));
+            did_not_run(&what, &error.to_string());
             return Ok(());
         }
         Err(error) => return Err(format!("{error:?}").into()),

@@ -9,7 +9,7 @@
 //! - [`HostKvm`] says whether this computer's own `/dev/kvm` will do.
 //! - [`Machine`] boots a machine, runs commands in it, copies files and forwards sockets.
 //! - [`guest_initramfs`] makes the guest's root file system.
-//! - [`did_not_run`] is how a test that cannot run here says so.
+//! - [`did_not_run`] and [`this_did_not_run`] are how a test that cannot run here says so.
 //!
 //! Nothing here is specific to Trapline's protocol; that knowledge is in the tests themselves.
 
@@ -37,4 +37,4 @@ pub use libraries::shared_libraries;
 pub use machine::{Machine, MachineOptions};
 pub use modules::KernelModules;
 pub use process::{Output, RemoteProcess};
-pub use report::{DID_NOT_RUN_VARIABLE, did_not_run};
+pub use report::{DID_NOT_RUN_VARIABLE, did_not_run, ran_after_all, this_did_not_run};

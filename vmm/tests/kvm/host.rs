@@ -51,9 +51,14 @@ impl DeviceBus for Bus {
     }
 }
 
+/// What is recorded of a guest that cannot run here.
+pub(crate) fn on_this_computer(guest: &Guest) -> String {
+    format!("tiny guest {} on this computer's KVM", guest.name)
+}
+
 /// Returns whether a guest can run here, and notes why if it cannot.
 pub(crate) fn can_run(guest: &Guest) -> bool {
-    let what = format!("tiny guest {} on this computer's KVM", guest.name);
+    let what = on_this_computer(guest);
     let host = HostKvm::probe();
     let why = match guest.needs {
         _ if !host.runs_tiny_guest() => host.describe(),

@@ -10,11 +10,11 @@ use std::{
 
 use trapline_engine::{GuestEnd, StopReason};
 use trapline_test_machine::{
-    Environment, GuestImage, HostKvm, Machine, MachineOptions, guest_initramfs,
+    Environment, GuestImage, HostKvm, Machine, MachineOptions, guest_initramfs, ran_after_all,
 };
 use trapline_vmm::{Console, Image, VmConfig};
 
-use crate::host::run;
+use crate::host::{on_this_computer, run};
 
 /// Say where kernel and root file system are, to this program inside the emulated machine.
 const KERNEL: &str = "TRAPLINE_VMM_TEST_KERNEL";
@@ -81,6 +81,9 @@ fn on_emulated_hardware(environment: &Environment) {
             !output.text().contains("did not run"),
             "all guests can run there"
         );
+    }
+    for guest in trapline_guests::all() {
+        ran_after_all(&on_this_computer(guest));
     }
 }
 

@@ -4,8 +4,10 @@
 //! table of the steps, then what could not run on this computer and why, then the number of tests.
 
 mod builds;
+mod emulated;
 mod files;
 mod layers;
+mod left_out;
 mod licences;
 mod rules;
 mod runs;
@@ -13,10 +15,11 @@ mod source;
 mod unsafe_code;
 
 use core::time::Duration;
-use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result};
-use trapline_test_machine::{Environment, HostKvm};
+use anyhow::Result;
+use left_out::LeftOut;
+use trapline_test_machine::HostKvm;
 
 use crate::{programs, setup};
 
@@ -33,10 +36,8 @@ struct Context<'a> {
     scope: &'a Scope,
     /// Where the release programs are, once they are built.
     programs: Option<PathBuf>,
-    /// The file in which tests say what they could not do here.
-    left_out: PathBuf,
-    /// What steps could not do here.
-    did_not_run: Vec<String>,
+    /// What could not run here.
+    left_out: LeftOut,
     counts: runs::Counts,
 }
 
@@ -51,12 +52,14 @@ const STEPS: &[Step] = &[
     ("file length", files::length),
     ("names of servers", files::servers),
     ("rules", rules::check),
+    ("silent skips", left_out::check),
     ("licences", licences::check),
     ("lints", builds::lints),
     ("no std in crates/", builds::no_std),
     ("documentation", builds::documentation),
     ("release build", release),
     ("unit tests", runs::unit),
+    ("KVM tests on emulated hardware", emulated::check),
     ("documentation tests", runs::documentation),
     ("end-to-end tests", runs::end_to_end),
     ("fuzz targets", runs::fuzz),
@@ -66,6 +69,7 @@ const STEPS: &[Step] = &[
 const FILTERED_STEPS: &[Step] = &[
     ("release build", release),
     ("unit tests", runs::unit),
+    ("KVM tests on emulated hardware", emulated::check),
     ("end-to-end tests", runs::end_to_end),
 ];
 
@@ -85,13 +89,10 @@ pub(crate) fn run(scope: &Scope) -> Result<ExitCode> {
     println!("==> setup");
     setup::run(&setup::Needs::everything())?;
     println!("    {}", HostKvm::probe().describe());
-    let left_out = Environment::directory().join("did-not-run");
-    fs::write(&left_out, "").with_context(|| left_out.display().to_string())?;
     let mut context = Context {
         scope,
         programs: None,
-        left_out,
-        did_not_run: Vec::new(),
+        left_out: LeftOut::new()?,
         counts: runs::Counts::default(),
     };
     let steps = if scope.filters.is_empty() {
@@ -149,22 +150,18 @@ fn report(outcomes: &[Outcome], context: &Context<'_>, total: Duration) -> Resul
             println!("\n{} failed:\n{error:#}", outcome.name);
         }
     }
-    let text = fs::read_to_string(&context.left_out)
-        .with_context(|| context.left_out.display().to_string())?;
-    let left_out: Vec<_> = context
-        .did_not_run
-        .iter()
-        .map(String::as_str)
-        .chain(text.lines())
-        .collect();
-    if left_out.is_empty() {
+    let (steps, tests) = context.left_out.lines()?;
+    if steps.is_empty() && tests.is_empty() {
         println!("\nEverything ran.");
     } else {
-        println!("\nDid not run on this computer:");
-        left_out.iter().for_each(|line| println!("    {line}"));
+        println!("\nDid not run on this computer, or not as a whole:");
+        let lines = steps.iter().chain(&tests);
+        lines.for_each(|line| println!("    {line}"));
     }
     println!("\n{:.0} s in all", total.as_secs_f64());
-    println!("{}", context.counts);
+    let mut counts = context.counts;
+    counts.skip(tests.len());
+    println!("{counts}");
     let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
     Ok(if failed {
         ExitCode::FAILURE

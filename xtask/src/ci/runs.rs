@@ -34,6 +34,13 @@ impl fmt::Display for Counts {
 }
 
 impl Counts {
+    /// Takes `count` tests that could not run here, and so passed with nothing done, from those that passed.
+    pub(super) fn skip(&mut self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX).min(self.passed);
+        self.passed -= count;
+        self.skipped += count;
+    }
+
     /// Adds what a closing line of cargo test or cargo nextest says; other lines say nothing.
     ///
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; …` and
@@ -78,7 +85,7 @@ pub(super) fn end_to_end(context: &mut Context<'_>) -> Result<()> {
 pub(super) fn documentation(context: &mut Context<'_>) -> Result<()> {
     let mut command = cargo();
     command.args(["test", "--doc", "--workspace", "--locked"]);
-    counted(context, &mut command)
+    counted(context, &mut command).map(drop)
 }
 
 /// Each fuzz target on its seeds and a fixed number of mutations of them, with the stable toolchain; with
@@ -95,8 +102,8 @@ pub(super) fn fuzz(context: &mut Context<'_>) -> Result<()> {
     counted(context, &mut command)?;
     if !context.scope.long {
         context
-            .did_not_run
-            .push("libFuzzer campaigns: only ./x test --long runs them".to_owned());
+            .left_out
+            .step("libFuzzer campaigns: only ./x test --long runs them".to_owned());
         return Ok(());
     }
     campaigns(context)
@@ -105,8 +112,8 @@ pub(super) fn fuzz(context: &mut Context<'_>) -> Result<()> {
 fn campaigns(context: &mut Context<'_>) -> Result<()> {
     if output(Command::new("cargo").args(["+nightly", "--version"])).is_err() {
         context
-            .did_not_run
-            .push("libFuzzer campaigns: rustup has no nightly toolchain".to_owned());
+            .left_out
+            .step("libFuzzer campaigns: rustup has no nightly toolchain".to_owned());
         return Ok(());
     }
     let nightly = |arguments: &[&str]| {
@@ -158,11 +165,11 @@ fn run(context: &mut Context<'_>, packages: &[&str]) -> Result<()> {
             .arg("--");
         command.args(&context.scope.filters);
     }
-    counted(context, &mut command)
+    counted(context, &mut command).map(drop)
 }
 
-/// Runs tests, shows what they say on our standard output, and counts them.
-fn counted(context: &mut Context<'_>, command: &mut Command) -> Result<()> {
+/// Runs tests, shows what they say on our standard output, counts them, and yields what they said.
+pub(super) fn counted(context: &mut Context<'_>, command: &mut Command) -> Result<String> {
     let programs = context
         .programs
         .as_ref()
@@ -172,7 +179,7 @@ fn counted(context: &mut Context<'_>, command: &mut Command) -> Result<()> {
     let (reader, writer) = io::pipe()?;
     command
         .env("TRAPLINE_PROGRAMS", programs)
-        .env(DID_NOT_RUN_VARIABLE, &context.left_out)
+        .env(DID_NOT_RUN_VARIABLE, context.left_out.file())
         .env("TRAPLINE_LONG", if context.scope.long { "1" } else { "" })
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
@@ -182,17 +189,20 @@ fn counted(context: &mut Context<'_>, command: &mut Command) -> Result<()> {
         .with_context(|| format!("cannot run {line}"))?;
     // Our own copies of the pipe's writing end go with the command, or its end would never be seen.
     command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut said = String::new();
     for line in BufReader::new(reader).split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         context.counts.add(&line);
         println!("{line}");
+        said.push_str(&line);
+        said.push('\n');
     }
     let status = child.wait()?;
     if !status.success() {
         bail!("{line}: {status}");
     }
-    Ok(())
+    Ok(said)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use trapline_kvm::{
     AfterExit, DEFAULT_KICK_SIGNAL, DeviceBus, GuestRam, KvmMachine, KvmReport, KvmVcpu,
     PoolConfig, Probe, VcpuPool,
 };
+use trapline_test_machine::this_did_not_run;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 pub(crate) const CODE: u64 = 0x1000;
@@ -69,12 +70,12 @@ pub(crate) fn runs_on_tcg() -> bool {
     std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
 }
 
-/// The probe's report, or `None` with a word on standard output if KVM cannot be used at all.
+/// The probe's report, or `None`, which is recorded, if KVM cannot be used at all.
 pub(crate) fn report() -> Option<KvmReport> {
     let report = Probe::run();
     match report.problem() {
         Some(problem) => {
-            println!("did not run: {problem}");
+            this_did_not_run(&problem.to_string());
             None
         }
         None => Some(report),

@@ -6,6 +6,7 @@ use trapline_arch::Gpa;
 use trapline_arch::x86_64::debug::{Dr6, Dr7};
 use trapline_engine::contract::{GuestMemory, Vcpu};
 use trapline_engine::{Entry, GuestEnd, PointAccess, PowerState, VmExit};
+use trapline_test_machine::this_did_not_run;
 
 use super::rig::{
     CODE, DATA, HANDLERS, Interrupts, POWER_OFF, RegisterPath, Rig, STACK, STEPPED, enter,
@@ -18,7 +19,7 @@ fn breakpoints_come_back() -> bool {
     let come = report.capabilities().software_breakpoints;
     if !come {
         assert!(runs_on_tcg(), "{report}");
-        println!("did not run: QEMU's emulated SVM never intercepts int3");
+        this_did_not_run("QEMU's emulated SVM never intercepts int3");
     }
     come
 }
@@ -128,10 +129,8 @@ fn a_step_with_pass_first_executes_the_instruction_under_the_breakpoint() {
 fn watchpoints_report_writes_and_reads_by_slot() {
     let Some(report) = report() else { return };
     if report.capabilities().watchpoints == 0 {
-        println!(
-            "did not run: watchpoints do not hit on {}",
-            report.kind().description()
-        );
+        let host = report.kind().description();
+        this_did_not_run(&format!("watchpoints do not hit on {host}"));
         return;
     }
     on_both_paths(|rig| {

@@ -5,6 +5,7 @@ use trapline_arch::x86_64::registers as ids;
 use trapline_arch::{Gpa, PhysicalMemory, RegisterFile, RegisterGroup, RegisterId};
 use trapline_engine::contract::Vcpu;
 use trapline_engine::{AccessError, Entry};
+use trapline_test_machine::this_did_not_run;
 
 use super::rig::{POWER_OFF, Rig, on_both_paths, step};
 
@@ -151,7 +152,7 @@ const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
 fn the_guests_clock_is_told_of_a_pause() {
     on_both_paths(|rig| {
         if !super::rig::report().unwrap().capabilities().hides_pauses {
-            println!("did not run: this KVM cannot tell the guest's clock");
+            this_did_not_run("this KVM cannot tell the guest's clock");
             return;
         }
         rig.load(&[0x90; 4]);

@@ -12,6 +12,7 @@ use trapline_engine::contract::GuestMemory;
 use trapline_engine::{
     Entry, GuestEnd, HardwarePoint, HardwarePoints, PointAccess, VcpuId, VmExit,
 };
+use trapline_test_machine::this_did_not_run;
 use vm_memory::GuestMemoryMmap;
 
 use crate::bus::{AfterExit, DeviceBus};
@@ -51,12 +52,12 @@ pub(super) fn hit(slots: u32) -> VmExit {
     }
 }
 
-/// The probe's report, or `None` with a word on standard output if KVM cannot be used at all.
+/// The probe's report, or `None`, which is recorded, if KVM cannot be used at all.
 pub(super) fn report() -> Option<&'static KvmReport> {
     static REPORT: OnceLock<KvmReport> = OnceLock::new();
     let report = REPORT.get_or_init(Probe::run);
     if let Some(problem) = report.problem() {
-        println!("did not run: {problem}");
+        this_did_not_run(&problem.to_string());
         return None;
     }
     Some(report)
@@ -79,7 +80,9 @@ pub(super) fn on_both_paths(test: impl Fn(&mut Rig)) {
     let Some(report) = report() else { return };
     for path in [RegisterPath::Shared, RegisterPath::Calls] {
         if path == RegisterPath::Shared && !report.traits().shares_registers {
-            println!("did not run with KVM_CAP_SYNC_REGS: this KVM does not have it");
+            this_did_not_run(
+                "this KVM lacks KVM_CAP_SYNC_REGS, so only the path without it is tested",
+            );
             continue;
         }
         println!("registers: {path:?}");

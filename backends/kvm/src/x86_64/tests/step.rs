@@ -3,6 +3,7 @@
 use trapline_arch::Gpa;
 use trapline_engine::contract::GuestMemory;
 use trapline_engine::{Entry, PowerState, VmExit};
+use trapline_test_machine::this_did_not_run;
 
 use crate::HostKind;
 
@@ -133,7 +134,7 @@ fn a_step_over_hlt_ends_behind_it_and_the_vcpu_is_halted() {
     rig.load(&[0xf4]);
     rig.step_to(1);
     if report.kind() == HostKind::Interpreted {
-        println!("did not check the halt: kvm_pvm does not halt in a step");
+        this_did_not_run("kvm_pvm does not halt in a step; all but the halt was checked");
     } else {
         assert_eq!(rig.vcpu().power_state(), PowerState::Halted);
     }
@@ -143,7 +144,7 @@ fn a_step_over_hlt_ends_behind_it_and_the_vcpu_is_halted() {
 fn interrupts_wait_until_the_steps_are_done() {
     let Some(report) = report() else { return };
     if !report.capabilities().holds_interrupts {
-        println!("did not run: this KVM does not hold interrupts off");
+        this_did_not_run("this KVM does not hold interrupts off");
         return;
     }
     for path in [RegisterPath::Shared, RegisterPath::Calls] {
