@@ -28,7 +28,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 ///
 /// `./x setup` finds or fetches each thing and records it in `target/trapline/environment`. An environment
 /// variable overrides each: `TRAPLINE_KERNEL`, `TRAPLINE_KERNEL_MODULES`, `TRAPLINE_BUSYBOX`,
-/// `TRAPLINE_QEMU`, `TRAPLINE_GDB`, `TRAPLINE_LLDB`.
+/// `TRAPLINE_QEMU`, `TRAPLINE_GDB`, `TRAPLINE_LLDB`, `TRAPLINE_MKE2FS`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     paths: BTreeMap<String, PathBuf>,
@@ -74,6 +74,8 @@ tools! {
     gdb, set_gdb, "TRAPLINE_GDB", "gdb";
     /// LLDB.
     lldb, set_lldb, "TRAPLINE_LLDB", "lldb";
+    /// `mke2fs`, which makes file systems in files.
+    mke2fs, set_mke2fs, "TRAPLINE_MKE2FS", "mke2fs";
 }
 
 impl Environment {

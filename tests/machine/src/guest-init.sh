@@ -12,6 +12,15 @@ done < /modules/order
 [ -b /dev/vda ] && echo "trapline-guest: disk vda has $(cat /sys/block/vda/size) sectors"
 echo "trapline-guest: up with $(nproc) processors"
 
+# trapline.guest=root leaves for the root file system on the first disk, and its own first process.
+case " $(cat /proc/cmdline) " in
+    *" trapline.guest=root "*)
+        mkdir -p /disk
+        mount -t ext4 /dev/vda /disk || exec sleep 1000000
+        exec switch_root /disk /init
+        ;;
+esac
+
 # trapline.guest=poweroff, reboot or crash on the command line ends the guest in that way.
 case " $(cat /proc/cmdline) " in
     *" trapline.guest=poweroff "*) poweroff -f ;;

@@ -36,7 +36,8 @@ pub struct GuestImage {
 ///
 /// On its console it says `trapline-guest: up with N processors` and then about once a second
 /// `trapline-guest: heartbeat N, up T s`, opening files and starting processes each time. With
-/// `trapline.guest=poweroff`, `=reboot` or `=crash` on its command line it does that instead.
+/// `trapline.guest=poweroff`, `=reboot` or `=crash` on its command line it does that instead; with `=root`
+/// it goes on from its first disk, which [`crate::guest_disk`] makes.
 ///
 /// # Errors
 /// Those of [`Environment::busybox`] and [`Environment::kernel_modules`], [`MachineError::NoModule`], and

@@ -8,13 +8,14 @@
 //! - [`Environment`] says where the kernel, busybox, QEMU, GDB and LLDB are. `./x setup` writes it.
 //! - [`HostKvm`] says whether this computer's own `/dev/kvm` will do.
 //! - [`Machine`] boots a machine, runs commands in it, copies files and forwards sockets.
-//! - [`guest_initramfs`] makes the guest's root file system.
+//! - [`guest_initramfs`] makes the guest's root file system, and [`guest_disk`] one on a disk.
 //! - [`did_not_run`] and [`this_did_not_run`] are how a test that cannot run here says so.
 //!
 //! Nothing here is specific to Trapline's protocol; that knowledge is in the tests themselves.
 
 mod archive;
 mod deadline;
+mod disk;
 mod environment;
 mod error;
 mod host;
@@ -29,6 +30,7 @@ mod qmp;
 mod report;
 
 pub use archive::Archive;
+pub use disk::guest_disk;
 pub use environment::{Environment, find_program, workspace_root};
 pub use error::MachineError;
 pub use host::HostKvm;

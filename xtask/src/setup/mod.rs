@@ -37,6 +37,7 @@ pub(crate) struct Needs {
     qemu: Need,
     gdb: Need,
     lldb: Need,
+    mke2fs: Need,
 }
 
 impl Needs {
@@ -52,6 +53,7 @@ impl Needs {
             qemu,
             gdb: Need::Required,
             lldb: Need::Required,
+            mke2fs: Need::Required,
         }
     }
 
@@ -70,6 +72,7 @@ impl Needs {
             },
             gdb,
             lldb,
+            mke2fs: Need::Unused,
         }
     }
 
@@ -78,6 +81,7 @@ impl Needs {
             Tool::Qemu => self.qemu,
             Tool::Gdb => self.gdb,
             Tool::Lldb => self.lldb,
+            Tool::Mke2fs => self.mke2fs,
             Tool::Kernel | Tool::Busybox => Need::Required,
         }
     }

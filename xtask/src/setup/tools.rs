@@ -30,17 +30,19 @@ pub(super) enum Tool {
     Lldb,
     Kernel,
     Busybox,
+    Mke2fs,
 }
 
 impl Tool {
     /// QEMU after the debuggers: its backport may bring newer libraries, against which the release's own
     /// debuggers do not install.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Gdb,
         Self::Lldb,
         Self::Qemu,
         Self::Kernel,
         Self::Busybox,
+        Self::Mke2fs,
     ];
 
     /// Looks for it where it was, then where programs are, and records what it finds.
@@ -81,6 +83,17 @@ impl Tool {
                     .map(|program| environment.set_busybox(program))
                     .is_some()
             }
+            Self::Mke2fs => {
+                let recorded = environment.mke2fs().ok().map(Path::to_owned);
+                // Its directory is not in everybody's PATH.
+                let places = ["/usr/sbin/mke2fs", "/sbin/mke2fs"].map(PathBuf::from);
+                let found = recorded.into_iter().chain(find_program("mke2fs"));
+                let mut found = found.chain(places).filter(|program| program.is_file());
+                let program = found.next();
+                program
+                    .map(|program| environment.set_mke2fs(program))
+                    .is_some()
+            }
         }
     }
 
@@ -98,6 +111,7 @@ impl Tool {
             ),
             Self::Kernel => packages::kernel(apt, environment),
             Self::Busybox => packages::busybox(apt, environment),
+            Self::Mke2fs => apt.install(&["e2fsprogs"], "the tests boot from a disk"),
         }
     }
 
@@ -108,6 +122,7 @@ impl Tool {
             Self::Lldb => "LLDB 17 or newer",
             Self::Kernel => "a distribution's x86-64 kernel with its modules",
             Self::Busybox => "a static busybox",
+            Self::Mke2fs => "mke2fs",
         }
     }
 
@@ -120,6 +135,7 @@ impl Tool {
                 "TRAPLINE_KERNEL=BZIMAGE and TRAPLINE_KERNEL_MODULES=DIRECTORY, its lib/modules/VERSION"
             }
             Self::Busybox => "busybox in PATH, linked statically, or TRAPLINE_BUSYBOX=PATH",
+            Self::Mke2fs => "mke2fs in PATH, or TRAPLINE_MKE2FS=PATH",
         }
     }
 }

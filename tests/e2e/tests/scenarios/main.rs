@@ -2,6 +2,7 @@
 
 mod basics;
 mod breakpoints;
+mod disks;
 mod ends;
 mod interrupts;
 mod own;
@@ -23,6 +24,7 @@ use trapline_e2e::{
 const GROUPS: &[Group] = &[
     group("basics", basics::SCENARIOS),
     group("breakpoints", breakpoints::SCENARIOS),
+    group("disks", disks::SCENARIOS),
     group("ends", ends::SCENARIOS),
     group("interrupts", interrupts::SCENARIOS),
     group("own", own::SCENARIOS),

@@ -18,7 +18,7 @@ crate::scenarios! {
 }
 
 /// Runs `trapline run` to its end, which must be a failure, and yields what it said.
-fn refused(command: &mut Command) -> Result<String> {
+pub(crate) fn refused(command: &mut Command) -> Result<String> {
     let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(!output.status.success(), "it was not refused: {text}");
@@ -27,7 +27,7 @@ fn refused(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-fn trapline() -> Result<Command> {
+pub(crate) fn trapline() -> Result<Command> {
     let mut command = Command::new(Environment::program("trapline")?);
     command.args(["run", "--console", "none", "--memory", "16M"]);
     Ok(command)

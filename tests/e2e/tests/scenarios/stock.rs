@@ -34,7 +34,7 @@ const COMPLAINTS: [&str; 7] = [
 
 fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let (kernel, initrd) = files(stage, directory.path())?;
+    let (kernel, initrd) = files(stage, directory.path(), &GuestImage::default())?;
     let image = Image::Files(kernel, initrd);
     let builder = GuestBuilder::new(stage.place().clone(), image, stage.transcript().clone());
     let guest = builder
@@ -64,19 +64,20 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
 }
 
 /// The paths of the kernel and of a small root file system where the guest runs.
-fn files(stage: &Stage, directory: &std::path::Path) -> Result<(String, String)> {
+pub(crate) fn files(
+    stage: &Stage,
+    directory: &std::path::Path,
+    image: &GuestImage,
+) -> Result<(String, String)> {
     let environment = stage.environment();
     match stage.place() {
         Place::Machine(machine) => {
-            let (kernel, initrd) = machine.put_guest(environment, &GuestImage::default())?;
+            let (kernel, initrd) = machine.put_guest(environment, image)?;
             Ok((kernel.to_owned(), initrd.to_owned()))
         }
         Place::Host => {
             let initrd = directory.join("initrd");
-            std::fs::write(
-                &initrd,
-                guest_initramfs(environment, &GuestImage::default())?,
-            )?;
+            std::fs::write(&initrd, guest_initramfs(environment, image)?)?;
             let kernel = environment.kernel()?.display().to_string();
             Ok((kernel, initrd.display().to_string()))
         }
