@@ -17,6 +17,7 @@
 #[path = "../model/mod.rs"]
 mod model;
 
+mod memory;
 mod own_debug;
 mod play;
 mod points;
