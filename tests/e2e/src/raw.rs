@@ -14,7 +14,10 @@ use trapline_rsp::{
     client::{StopReply, encode_packet},
 };
 
-use crate::{LIMIT, Transcript};
+use crate::{
+    LIMIT, Transcript,
+    json::{bytes, digits},
+};
 
 /// How much of a packet the transcript shows, in bytes.
 const SHOWN_BYTES: usize = 200;
@@ -101,6 +104,25 @@ impl RawClient {
     pub fn ask(&mut self, body: &str) -> Result<String> {
         self.packet(body)?;
         self.answer()
+    }
+
+    /// Has the server carry out a command of its own and yields what it prints.
+    ///
+    /// # Errors
+    /// As with [`RawClient::ask`]; also when the server refuses.
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
+        let mut answer = self.ask(&format!("qRcmd,{}", digits(command.as_bytes())))?;
+        let mut text = Vec::new();
+        while let Some(part) = answer.strip_prefix('O').filter(|part| *part != "K") {
+            text.extend(bytes(part)?);
+            answer = self.answer()?;
+        }
+        match answer.as_str() {
+            "OK" => {}
+            error if error.starts_with('E') => bail!("monitor {command}: {error}"),
+            part => text.extend(bytes(part)?),
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Waits for a packet and yields its body as text. In the mode with acknowledgements it is

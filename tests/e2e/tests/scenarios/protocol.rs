@@ -1,5 +1,7 @@
 //! Old debuggers, and debuggers told not to use what is newer.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result, ensure};
 use trapline_e2e::{LIMIT, Stage};
 use trapline_guests::{COUNTER, SMP_PING_PONG};
@@ -8,6 +10,7 @@ crate::scenarios! {
     Gdb AnyKvm every_optional_packet_can_be_turned_off;
     Neither AnyKvm the_oldest_packets_do;
     Gdb AnyKvm breakpoints_may_stay_inserted;
+    Gdb AnyKvm breakpoints_that_stay_inserted_go_when_the_debugger_does;
     Gdb AnyKvm physical_memory_is_read_by_the_packets_of_qemu;
     Each AnyKvm monitor_commands_answer;
     Neither AnyKvm a_read_that_leaves_mapped_memory_is_shortened;
@@ -109,16 +112,112 @@ fn breakpoints_may_stay_inserted(stage: &Stage) -> Result<()> {
     debugger.console("set breakpoint always-inserted on")?;
     debugger.symbols(&guest.image_path()?)?;
     debugger.connect(guest.socket())?;
-    let soft = debugger.break_at(&guest.symbol("tick")?.into())?;
-    let hard = debugger.hbreak(&guest.symbol("hot")?.into())?;
+    let mut looker = stage.client(&guest)?;
+    let (tick, hot) = (guest.symbol("tick")?, guest.symbol("hot")?);
+    let soft = debugger.break_at(&tick.into())?;
+    let hard = debugger.hbreak(&hot.into())?;
+    // In force at once, and not only when the guest is resumed.
+    ensure!(points(&mut looker)? == [tick, hot]);
     for _ in 0..3 {
         debugger.cont_to(soft)?;
+        ensure!(points(&mut looker)? == [tick, hot]);
         debugger.step()?;
         debugger.cont_to(hard)?;
         debugger.step()?;
     }
+    // Removed at once, under the program counter and elsewhere, and set again.
+    debugger.cont_to(soft)?;
+    debugger.delete(soft)?;
+    ensure!(points(&mut looker)? == [hot]);
+    debugger.cont_to(hard)?;
+    let soft = debugger.break_at(&tick.into())?;
+    debugger.console("disable")?;
+    ensure!(points(&mut looker)?.is_empty());
+    debugger.console("enable")?;
+    ensure!(points(&mut looker)? == [tick, hot]);
+    debugger.delete(hard)?;
+    debugger.cont_to(soft)?;
+    // A condition that comes later is in force as well, in the server.
+    let count = debugger.read_u64(guest.symbol("counter")?)? + 5;
+    debugger.condition(
+        soft,
+        &format!("*(long *){:#x} == {count}", guest.symbol("counter")?),
+    )?;
+    let before = debugger.packets()?.matches("$T05").count();
+    debugger.cont_to(soft)?;
+    // GDB itself steps off the breakpoint first, and then there is the hit.
+    ensure!(debugger.packets()?.matches("$T05").count() == before + 2);
+    ensure!(debugger.read_u64(guest.symbol("counter")?)? == count);
     debugger.detach()?;
+    ensure!(points(&mut looker)?.is_empty());
+    drop(looker);
     guest.expect_passed()
+}
+
+/// At a detach, and when it is killed, each time from a guest that runs.
+fn breakpoints_that_stay_inserted_go_when_the_debugger_does(stage: &Stage) -> Result<()> {
+    for kill in [false, true] {
+        let mut guest = stage.guest(&COUNTER).cmdline("endless").start()?;
+        let mut debugger = stage.debugger()?;
+        debugger.console("set breakpoint always-inserted on")?;
+        debugger.symbols(&guest.image_path()?)?;
+        debugger.connect(guest.socket())?;
+        let mut looker = stage.client(&guest)?;
+        let (tick, hot) = (guest.symbol("tick")?, guest.symbol("hot")?);
+        let code = looker.ask(&format!("m{tick:x},8"))?;
+        for (address, never) in [(tick, "$rsp == 1"), (hot, "$rsp == 2")] {
+            let point = debugger.break_at(&address.into())?;
+            // Past the guest's start, which sets how often it turns.
+            debugger.cont_to(point)?;
+            debugger.condition(point, never)?;
+        }
+        ensure!(points(&mut looker)? == [tick, hot]);
+        debugger.resume()?;
+        // GDB removes one while it steps off it.
+        points_become(&mut looker, &[tick, hot])?;
+        if kill {
+            debugger.kill()?;
+        } else {
+            debugger.interrupt()?;
+            debugger.wait_stop(LIMIT)?;
+            debugger.resume()?;
+            debugger.interrupt()?;
+            debugger.wait_stop(LIMIT)?;
+            debugger.detach()?;
+        }
+        // The server sees the end of the connection in its own time.
+        points_become(&mut looker, &[])?;
+        ensure!(looker.ask(&format!("m{tick:x},8"))? == code);
+        // It runs on, and to its end when it may.
+        ensure!(looker.resume("?")?.starts_with('T'));
+        let rounds = guest.symbol("rounds")?;
+        ensure!(looker.ask(&format!("M{rounds:x},8:0200000000000000"))? == "OK");
+        ensure!(looker.ask("D")? == "OK");
+        guest.expect_passed()?;
+    }
+    Ok(())
+}
+
+/// Waits until there are breakpoints at `places` and nowhere else.
+fn points_become(client: &mut trapline_e2e::RawClient, places: &[u64]) -> Result<()> {
+    let start = Instant::now();
+    while points(client)? != places {
+        ensure!(start.elapsed() < LIMIT, "no breakpoints at {places:x?}");
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// Where there are breakpoints, as the server lists them.
+fn points(client: &mut trapline_e2e::RawClient) -> Result<Vec<u64>> {
+    let text = client.monitor("breakpoints")?;
+    let mut places: Vec<_> = text
+        .split_whitespace()
+        .filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok())
+        .collect();
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
 }
 
 fn physical_memory_is_read_by_the_packets_of_qemu(stage: &Stage) -> Result<()> {
