@@ -1,4 +1,4 @@
-//! Every rule names the tests that hold it, and those tests exist.
+//! Every rule names the tests that hold it, those tests exist, and every end-to-end scenario is named.
 
 use std::{collections::BTreeSet, fs};
 
@@ -11,6 +11,8 @@ use super::{Context, builds::tracked_files};
 const DOCUMENT: &str = "docs/rules.md";
 /// Where end-to-end scenarios are, which are plain functions in a list.
 const SCENARIOS: &str = "tests/e2e/tests/";
+/// Where the tables that are not about rules begin.
+const OTHER_TABLES: &str = "\n## Bad input";
 /// The rules: a letter and how many there are.
 const RULES: [(char, usize); 5] = [('R', 12), ('B', 6), ('M', 4), ('S', 3), ('A', 1)];
 
@@ -21,10 +23,20 @@ struct Row<'a> {
     tests: Vec<&'a str>,
 }
 
-/// Checks that each rule has a row with at least one test, and that each test is in the tree.
+/// Checks that each rule has a row with at least one test, that each test is in the tree, and that no end-to-end
+/// scenario is left out.
 pub(super) fn check(_: &mut Context<'_>) -> Result<()> {
     let text = fs::read_to_string(workspace_root().join(DOCUMENT)).context(DOCUMENT)?;
-    let wrong = problems(&rows(&text), &tests()?);
+    let tests = tests()?;
+    let mut wrong = problems(&rows(&text), &tests.all);
+    let (_, other) = text.split_once(OTHER_TABLES).unwrap_or_default();
+    wrong.extend(others(other, &tests.all));
+    let named: BTreeSet<_> = names(&text).collect();
+    let unnamed = tests
+        .scenarios
+        .iter()
+        .filter(|name| !named.contains(name.as_str()));
+    wrong.extend(unnamed.map(|name| format!("the scenario {name} is in no row")));
     if !wrong.is_empty() {
         bail!("{DOCUMENT}:\n{}", wrong.join("\n"));
     }
@@ -42,6 +54,22 @@ fn problems(rows: &[Row<'_>], tests: &BTreeSet<String>) -> Vec<String> {
     for row in rows {
         let missing = row.tests.iter().filter(|test| !tests.contains(**test));
         wrong.extend(missing.map(|test| format!("{}: there is no test {test}", row.rule)));
+    }
+    wrong
+}
+
+/// What is wrong with the tables that are not about rules: `| subject | tests |`.
+fn others(text: &str, tests: &BTreeSet<String>) -> Vec<String> {
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let mut wrong = Vec::new();
+    for (subject, cell) in rows.filter(|(subject, _)| !matches!(*subject, "input" | "subject")) {
+        if names(cell).next().is_none() {
+            wrong.push(format!("{subject:?} names no test"));
+        }
+        let missing = names(cell).filter(|name| !tests.contains(*name));
+        wrong.extend(missing.map(|name| format!("{subject:?}: there is no test {name}")));
     }
     wrong
 }
@@ -75,16 +103,30 @@ fn names(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// The names of all tests and end-to-end scenarios.
-fn tests() -> Result<BTreeSet<String>> {
-    let mut tests = BTreeSet::new();
+/// The tests of the tree.
+#[derive(Default)]
+struct Tests {
+    /// The names of all tests and end-to-end scenarios.
+    all: BTreeSet<String>,
+    /// The names in the lists of scenarios.
+    scenarios: BTreeSet<String>,
+}
+
+fn tests() -> Result<Tests> {
+    let mut tests = Tests::default();
     for path in tracked_files()?
         .into_iter()
         .filter(|path| path.ends_with(".rs"))
     {
         let text =
             fs::read_to_string(workspace_root().join(&path)).with_context(|| path.clone())?;
-        tests.extend(tests_in(&text, path.starts_with(SCENARIOS)).map(str::to_owned));
+        let is_scenarios = path.starts_with(SCENARIOS);
+        tests
+            .all
+            .extend(tests_in(&text, is_scenarios).map(str::to_owned));
+        if is_scenarios {
+            tests.scenarios.extend(listed(&text).map(str::to_owned));
+        }
     }
     Ok(tests)
 }
@@ -105,6 +147,16 @@ fn tests_in(text: &str, is_scenarios: bool) -> impl Iterator<Item = &str> {
         };
         (core::mem::take(&mut is_test) || is_scenarios).then_some(name)
     })
+}
+
+/// The names in a list `crate::scenarios! { Each AnyKvm name; … }`.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    let list = text
+        .split_once("crate::scenarios! {")
+        .map_or("", |(_, rest)| rest);
+    let list = list.split_once('}').map_or("", |(list, _)| list);
+    list.split(';')
+        .filter_map(|entry| entry.split_whitespace().nth(2))
 }
 
 #[cfg(test)]
@@ -128,6 +180,28 @@ mod tests {
         assert!(wrong.contains(&"R1: there is no test two".to_owned()));
         assert!(wrong.contains(&"R2 names no test".to_owned()));
         assert!(!wrong.iter().any(|line| line.starts_with("R1 ")));
+    }
+
+    #[test]
+    fn scenarios_are_read_from_their_list() {
+        let text = "use x;\ncrate::scenarios! {\n    Each AnyKvm one;\n    Gdb Hardware two;\n}\nfn one() {}\n";
+        assert_eq!(listed(text).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(listed("fn main() {}").count(), 0);
+    }
+
+    #[test]
+    fn other_tables_name_tests_that_exist() {
+        let text =
+            "| input | tests |\n|---|---|\n| no `/dev/kvm` | `one`<br>`two` |\n| noise | |\n";
+        let known = ["one"].map(str::to_owned).into();
+        let wrong = others(text, &known);
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
+        assert!(
+            wrong
+                .iter()
+                .any(|line| line.ends_with("there is no test two"))
+        );
+        assert!(wrong.iter().any(|line| line.ends_with("names no test")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a user sees of Trapline, over real GDB and real LLDB on real guests.
 
+mod bad_input;
 mod basics;
 mod breakpoints;
 mod disks;
@@ -22,6 +23,7 @@ use trapline_e2e::{
 };
 
 const GROUPS: &[Group] = &[
+    group("bad_input", bad_input::SCENARIOS),
     group("basics", basics::SCENARIOS),
     group("breakpoints", breakpoints::SCENARIOS),
     group("disks", disks::SCENARIOS),

@@ -10,6 +10,7 @@ use trapline_arch::x86_64::debug::{Dr6, Dr7};
 use trapline_arch::x86_64::registers;
 use trapline_engine::contract::Vcpu;
 use trapline_engine::{Entry, PointAccess, VcpuId, VmExit};
+use trapline_test_machine::this_did_not_run;
 
 use super::rig::{CODE, DATA, Rig, STEPPED, enter, hit, on_both_paths, point, slots, step};
 use crate::x86_64::guest_debug::Mode;
@@ -86,7 +87,7 @@ fn a_write_to_a_debug_register_is_seen_within_milliseconds() {
 fn an_access_to_a_debug_register_comes_out_where_kvm_tells_of_it() {
     on_both_paths(|rig| {
         if !rig.vcpu().traits.guards_debug_registers {
-            println!("did not run: this KVM does not tell of accesses to debug registers");
+            this_did_not_run("this KVM does not tell of accesses to debug registers");
             return;
         }
         let own = prepare(rig);
