@@ -7,17 +7,21 @@
 
 use alloc::vec::Vec;
 
+use wide::u8x16;
+
 use super::Encoder;
 
 /// How much is looked at at once: a bit of a word for each byte.
 const BLOCK_BYTES: usize = 64;
-/// How much room is made, and held against the limit, at once.
-const PIECE_BYTES: usize = 2048;
+/// The same, for places.
+const BLOCK_STEP: u32 = 64;
+/// How much is escaped, and held against the limit, at once.
+const PIECE_BYTES: usize = 1024;
+/// How many reserved bytes of a block are noted without asking whether there are so many: in bytes
+/// without a pattern, there is one in a block.
+const AT_ONCE: usize = 4;
 /// How many reserved bytes are counted in a `u8` before it could wrap.
 const COUNT_BYTES: usize = 128;
-
-/// A one in the lowest bit of each byte.
-const ONES: u64 = u64::MAX / 0xff;
 
 /// Compares without a branch, so that a compiler compares many by vector instructions.
 const fn is_reserved(byte: u8) -> bool {
@@ -42,8 +46,7 @@ impl Encoder<'_> {
         let most_bytes = data.len().saturating_mul(2);
         let fits = !self.overflowed && most_bytes <= self.remaining_bytes();
         if fits || self.has_room(escaped_len_bytes(data)) {
-            data.chunks(PIECE_BYTES)
-                .for_each(|piece| append(piece, self.out));
+            append(data, self.out);
         }
         self
     }
@@ -51,6 +54,10 @@ impl Encoder<'_> {
     /// Writes as much of `data` as the limit allows, escaped, and returns how many bytes of
     /// `data` that was. It never overflows: replies to `x`, `qXfer` and `vFile:pread` may be short.
     pub fn binary_prefix(&mut self, data: &[u8]) -> usize {
+        if !self.overflowed && data.len().saturating_mul(2) <= self.remaining_bytes() {
+            append(data, self.out);
+            return data.len();
+        }
         let mut taken: usize = 0;
         for piece in data.chunks(PIECE_BYTES) {
             let fitting = if self.overflowed {
@@ -83,105 +90,148 @@ fn fitting_prefix(data: &[u8], room: usize) -> &[u8] {
 
 /// Appends `data`, escaped, to `out`.
 fn append(data: &[u8], out: &mut Vec<u8>) {
+    if data.len() < BLOCK_BYTES {
+        append_short(data, out);
+        return;
+    }
+    let mut reserved = Reserved::new();
+    for piece in data.chunks(PIECE_BYTES) {
+        reserved.find(piece);
+        append_piece(piece, reserved.places(), out);
+    }
+}
+
+/// Appends what is not worth a look at many bytes at once.
+fn append_short(data: &[u8], out: &mut Vec<u8>) {
+    if !data.iter().copied().any(is_reserved) {
+        out.extend_from_slice(data);
+        return;
+    }
+    for &byte in data {
+        if is_reserved(byte) {
+            out.extend_from_slice(&[b'}', byte ^ 0x20]);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
+/// Appends a piece of which the bytes at `places` are reserved. Where those are cannot be foretold,
+/// so what is between them is copied by a fixed length if it is short.
+fn append_piece(piece: &[u8], places: &[u32], out: &mut Vec<u8>) {
+    if places.is_empty() {
+        out.extend_from_slice(piece);
+        return;
+    }
     let start = out.len();
-    // A copy of a whole block may reach that far behind what is written.
-    let most_bytes = data.len().saturating_mul(2).saturating_add(BLOCK_BYTES);
-    out.resize(start.saturating_add(most_bytes), 0);
-    let unused_bytes = escape(data, out.get_mut(start..).unwrap_or_default());
-    out.truncate(out.len().saturating_sub(unused_bytes));
+    let end = start
+        .saturating_add(piece.len())
+        .saturating_add(places.len());
+    // A copy of a fixed length may reach that far behind what is written.
+    out.resize(end.saturating_add(BLOCK_BYTES), 0);
+    let to = out.get_mut(start..).unwrap_or_default();
+    let (mut from, mut at): (usize, usize) = (0, 0);
+    for &place in places {
+        let place = place as usize;
+        let len = place.saturating_sub(from);
+        copy(piece, from, len, to, at);
+        at = at.saturating_add(len);
+        let byte = piece.get(place).copied().unwrap_or_default();
+        if let Some(to) = to.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            *to = [b'}', byte ^ 0x20];
+        }
+        at = at.saturating_add(2);
+        from = place.saturating_add(1);
+    }
+    copy(piece, from, piece.len().saturating_sub(from), to, at);
+    out.truncate(end);
 }
 
-/// Writes `data`, escaped, to `to`, which has a block to spare, and returns how much of `to` is left.
-fn escape(data: &[u8], mut to: &mut [u8]) -> usize {
-    let mut rest = data;
-    // Twice a block, so that there is a block at any of its bytes.
-    while let (Some(window), Some(block)) = (
-        rest.first_chunk::<{ 2 * BLOCK_BYTES }>(),
-        rest.first_chunk::<BLOCK_BYTES>(),
-    ) {
-        let marks = marks(block);
-        to = if marks.iter().all(|word| *word == 0) {
-            put_block(block, 0, BLOCK_BYTES, to)
-        } else {
-            escape_block(window, gathered(&marks), to)
+/// Copies `len` bytes, and bytes without meaning up to a block where there is room for them.
+#[inline]
+fn copy(piece: &[u8], from: usize, len: usize, to: &mut [u8], at: usize) {
+    let from = piece.get(from..).unwrap_or_default();
+    let to = to.get_mut(at..).unwrap_or_default();
+    if len <= BLOCK_BYTES
+        && let Some(from) = from.first_chunk::<BLOCK_BYTES>()
+        && let Some(to) = to.first_chunk_mut::<BLOCK_BYTES>()
+    {
+        *to = *from;
+    } else if let Some((from, to)) = from.get(..len).zip(to.get_mut(..len)) {
+        to.copy_from_slice(from);
+    }
+}
+
+/// The places of a piece's reserved bytes.
+struct Reserved {
+    places: [u32; PIECE_BYTES + AT_ONCE],
+    count: usize,
+}
+
+impl Reserved {
+    const fn new() -> Self {
+        Self {
+            places: [0; PIECE_BYTES + AT_ONCE],
+            count: 0,
+        }
+    }
+
+    fn places(&self) -> &[u32] {
+        self.places.get(..self.count).unwrap_or_default()
+    }
+
+    /// Finds the reserved bytes of a piece.
+    fn find(&mut self, piece: &[u8]) {
+        self.count = 0;
+        let (blocks, rest) = piece.as_chunks();
+        let mut start: u32 = 0;
+        for block in blocks {
+            let bits = reserved_bits(block);
+            if bits != 0 {
+                self.note(start, bits);
+            }
+            start = start.wrapping_add(BLOCK_STEP);
+        }
+        for (place, &byte) in (start..).zip(rest) {
+            if is_reserved(byte) {
+                self.note(place, 1);
+            }
+        }
+    }
+
+    /// Notes the places of the bits of `bits`, counted from `start`.
+    #[inline]
+    fn note(&mut self, start: u32, mut bits: u64) {
+        let end = self.count.saturating_add(bits.count_ones() as usize);
+        let mut next = || {
+            let place = start.wrapping_add(bits.trailing_zeros());
+            bits &= bits.wrapping_sub(1);
+            place
         };
-        rest = rest.get(BLOCK_BYTES..).unwrap_or_default();
+        let free = self.places.get_mut(self.count..);
+        if let Some(places) = free.and_then(<[u32]>::first_chunk_mut::<AT_ONCE>) {
+            for place in places {
+                *place = next();
+            }
+        }
+        let mut more = self.count.saturating_add(AT_ONCE);
+        while more < end {
+            if let Some(place) = self.places.get_mut(more) {
+                *place = next();
+            }
+            more = more.saturating_add(1);
+        }
+        self.count = end;
     }
-    for &byte in rest {
-        to = put_byte(byte, to);
-    }
-    to.len()
 }
 
-/// Writes the first block of `window`, of which the bytes of `reserved` are reserved. Where those
-/// are cannot be foretold, so what is between them is copied by a fixed length.
-fn escape_block<'to>(
-    window: &[u8; 2 * BLOCK_BYTES],
-    mut reserved: u64,
-    mut to: &'to mut [u8],
-) -> &'to mut [u8] {
-    let mut done: usize = 0;
-    while reserved != 0 {
-        let next = usize::try_from(reserved.trailing_zeros()).unwrap_or(0);
-        reserved &= reserved.wrapping_sub(1);
-        to = put_block(window, done, next.saturating_sub(done), to);
-        to = put_byte(window.get(next).copied().unwrap_or_default(), to);
-        done = next.saturating_add(1);
-    }
-    put_block(window, done, BLOCK_BYTES.saturating_sub(done), to)
-}
-
-/// Copies a block from `start` on, of which `len` bytes count.
-fn put_block<'to>(from: &[u8], start: usize, len: usize, to: &'to mut [u8]) -> &'to mut [u8] {
-    let block = from
-        .get(start..)
-        .and_then(|from| from.first_chunk::<BLOCK_BYTES>());
-    if let (Some(to), Some(block)) = (to.first_chunk_mut(), block) {
-        *to = *block;
-    }
-    to.get_mut(len..).unwrap_or_default()
-}
-
-fn put_byte(byte: u8, to: &mut [u8]) -> &mut [u8] {
-    let is_reserved = u8::from(is_reserved(byte));
-    if let Some(to) = to.first_chunk_mut() {
-        *to = if is_reserved == 0 {
-            [byte, 0]
-        } else {
-            [b'}', byte ^ 0x20]
-        };
-    }
-    let len = usize::from(is_reserved).saturating_add(1);
-    to.get_mut(len..).unwrap_or_default()
-}
-
-/// Sets the top bit of each byte that is reserved.
-fn marks(block: &[u8; BLOCK_BYTES]) -> [u64; BLOCK_BYTES / 8] {
-    let mut marks = [0; BLOCK_BYTES / 8];
-    let (words, _) = block.as_chunks();
-    for (marks, word) in marks.iter_mut().zip(words) {
-        let word = u64::from_le_bytes(*word);
-        let others = differing(word, b'#')
-            & differing(word, b'$')
-            & differing(word, b'}')
-            & differing(word, b'*');
-        *marks = !others & (ONES << 7);
-    }
-    marks
-}
-
-/// Sets the top bit of each byte of `word` that is not `byte`. No carry leaves a byte.
-const fn differing(word: u64, byte: u8) -> u64 {
-    const LOW_BITS: u64 = ONES.wrapping_mul(0x7f);
-    let difference = word ^ ONES.wrapping_mul(byte as u64);
-    (difference & LOW_BITS).wrapping_add(LOW_BITS) | difference
-}
-
-/// Gathers the top bits of all bytes, that of the first byte lowest.
-fn gathered(marks: &[u64; BLOCK_BYTES / 8]) -> u64 {
-    /// Brings the lowest bit of byte n to bit 56 + n.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let bytes = marks.map(|word| (word >> 7).wrapping_mul(GATHER) >> 56);
-    let bits = bytes.iter().rev();
-    bits.fold(0, |bits, byte| (bits << 8) | byte)
+/// Returns a bit for each byte, the first byte's lowest: whether it is reserved.
+fn reserved_bits(block: &[u8; BLOCK_BYTES]) -> u64 {
+    let (lanes, _) = block.as_chunks();
+    lanes.iter().rev().fold(0, |bits, lane| {
+        let lane = u8x16::new(*lane);
+        let is = |byte| lane.simd_eq(u8x16::splat(byte));
+        let reserved = is(b'#') | is(b'$') | is(b'}') | is(b'*');
+        (bits << 16) | u64::from(reserved.to_bitmask())
+    })
 }
