@@ -27,10 +27,18 @@ def show(command):
     return output
 
 
-def quietly(on):
-    """GDB prints where each step ends, whatever is asked of it."""
-    for setting in ("file /dev/null", "redirect on", "enabled on") if on else ("enabled off",):
-        gdb.execute("set logging " + setting, to_string=True)
+def quietly(action):
+    """GDB prints where each step ends, whatever is asked of it, so its output goes nowhere."""
+    gdb.flush()
+    output = os.dup(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        action()
+    finally:
+        gdb.flush()
+        os.dup2(output, 1)
+        os.close(output)
 
 
 def where():
@@ -87,12 +95,14 @@ def main():
     show("continue")
     gdb.execute("set scheduler-locking step")
     functions = []
-    quietly(True)
-    for _ in range(STEPS):
-        gdb.execute("stepi", to_string=True)
-        if not functions or functions[-1] != where():
-            functions.append(where())
-    quietly(False)
+
+    def step():
+        for _ in range(STEPS):
+            gdb.execute("stepi")
+            if not functions or functions[-1] != where():
+                functions.append(where())
+
+    quietly(step)
     strays = [name for name in functions if name.startswith(INTERRUPT_ENTRIES)]
     expect(not strays, "steps landed in " + ", ".join(strays))
     gdb.execute("set scheduler-locking replay")

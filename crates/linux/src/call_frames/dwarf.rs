@@ -100,6 +100,9 @@ pub(super) struct FrameWriter {
     bytes: Vec<u8>,
     /// The FDE under construction.
     piece: Option<Piece>,
+    /// The function is entered by an interrupt. The entry of system calls saves all registers as
+    /// well, but on its way: nothing was interrupted there, and a debugger is to show its name.
+    is_interrupted: bool,
 }
 
 struct Piece {
@@ -115,19 +118,29 @@ struct Piece {
 impl FrameWriter {
     pub(super) fn new() -> Self {
         let bytes = [CIE.as_slice(), SIGNAL_CIE.as_slice()].concat();
-        Self { bytes, piece: None }
+        Self {
+            bytes,
+            piece: None,
+            is_interrupted: false,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Says how to unwind from `address` on, in a new piece if asked for.
+    /// Says how to unwind from `address` on, in a new piece if asked for, as at the start of a
+    /// function.
     pub(super) fn row(&mut self, address: u64, unwind: &Unwind, begins_piece: bool) {
-        let is_signal = matches!(
+        let saves_all = matches!(
             unwind.frame,
             Some(Frame::Registers { .. } | Frame::Interrupt { .. })
         );
+        if begins_piece {
+            self.is_interrupted = saves_all;
+        }
+        self.is_interrupted |= matches!(unwind.frame, Some(Frame::Interrupt { .. }));
+        let is_signal = saves_all && self.is_interrupted;
         let fits = self.piece.as_ref().is_some_and(|piece| {
             !begins_piece
                 && piece.is_signal == is_signal
@@ -150,7 +163,6 @@ impl FrameWriter {
         self.unwind(unwind, last);
     }
 
-    /// Ends the last piece at `end` and returns all.
     /// Ends the last piece at `end` and gives away what was written.
     pub(super) fn finish(&mut self, end: u64) -> Vec<u8> {
         let end = self
@@ -314,6 +326,7 @@ impl FrameWriter {
         let mut expression = Self {
             bytes: Vec::new(),
             piece: None,
+            is_interrupted: false,
         };
         match base {
             Base::Register(number) => {

@@ -114,6 +114,22 @@ fn interrupts_unwind_by_what_was_pushed() {
 }
 
 #[test]
+fn only_what_an_interrupt_enters_is_a_signal_frame() {
+    // An interrupt's entry begins with what the processor pushed, that of system calls with nothing.
+    let by_interrupt = [(TEXT, 0, 0, 0x205), (TEXT + 8, 0, 0, 0x105)];
+    let by_call = [(TEXT, 0, 0, 0x400), (TEXT + 8, 0, 0, 0x105)];
+    for (rows, is_signal) in [(by_interrupt, true), (by_call, false)] {
+        let (memory, symbols) = kernel(&rows);
+        let frames = call_frames(&memory, &symbols);
+        let section = DebugFrame::new(&frames, LittleEndian);
+        let found = section.fde_for_address(&BaseAddresses::default(), TEXT + 8, |s, b, o| {
+            s.cie_from_offset(b, o)
+        });
+        assert_eq!(found.unwrap().is_signal_trampoline(), is_signal);
+    }
+}
+
+#[test]
 fn the_end_of_the_stack_has_no_caller() {
     let (memory, symbols) = kernel(&ROWS_6_1);
     let frames = call_frames(&memory, &symbols);
