@@ -5,20 +5,16 @@ use alloc::vec::Vec;
 
 use trapline_arch::Gva;
 
+use super::names::NameReader;
 use super::tokens::TokenTable;
-use super::{
-    Addresses, BLOCK_SYMBOLS, Block, Kallsyms, LengthEncoding, MAX_NAME_BYTES, MAX_NAMES_BYTES,
-    MAX_SYMBOLS, OffsetRule, Symbol,
-};
+use super::{Addresses, Kallsyms, LANDMARKS, LengthEncoding, MAX_SYMBOLS, OffsetRule};
 use crate::memory::{VirtualMemory, read_exact, read_u32, read_u64};
 use crate::vmcoreinfo::VmcoreInfo;
 
-/// How much of the names is read at a time, in bytes.
-const NAMES_CHUNK_BYTES: usize = 64 << 10;
 /// How much of the addresses is read at a time, in bytes.
 const ADDRESS_CHUNK_BYTES: usize = 4096;
 /// How many names are read in a step.
-const STEP_NAMES: u32 = 8192;
+pub(super) const STEP_NAMES: u32 = 8192;
 
 /// Where the kernel's symbol tables are.
 ///
@@ -179,7 +175,17 @@ pub(crate) struct Loader {
     lengths: LengthEncoding,
     /// Why they cannot be read with lengths as since Linux 6.1.
     modern: Option<KallsymsError>,
-    reading: Option<Reading>,
+    part: Part,
+}
+
+/// What is to be done next.
+enum Part {
+    /// Reading what precedes the names.
+    Start,
+    /// Reading the names.
+    Names(Box<Reading>),
+    /// Looking for landmarks, from that symbol on.
+    Landmarks(Box<Kallsyms>, usize),
 }
 
 /// What precedes the names was read.
@@ -196,7 +202,7 @@ impl Loader {
             stext,
             lengths: LengthEncoding::OneOrTwoBytes,
             modern: None,
-            reading: None,
+            part: Part::Start,
         }
     }
 
@@ -215,7 +221,7 @@ impl Loader {
             {
                 self.modern = Some(error);
                 self.lengths = LengthEncoding::OneByte;
-                self.reading = None;
+                self.part = Part::Start;
                 None
             }
             Err(error) => Some(Err(self.modern.unwrap_or(error))),
@@ -223,17 +229,25 @@ impl Loader {
     }
 
     fn read(&mut self, memory: &dyn VirtualMemory) -> Result<Option<Kallsyms>, KallsymsError> {
-        let Some(reading) = &mut self.reading else {
-            self.reading = Some(self.begin(memory)?);
-            return Ok(None);
-        };
-        if !reading.names.read(memory, reading.count)? {
-            return Ok(None);
+        match core::mem::replace(&mut self.part, Part::Start) {
+            Part::Start => self.part = Part::Names(Box::new(self.begin(memory)?)),
+            Part::Names(mut reading) => {
+                self.part = if reading.names.read(memory, reading.count)? {
+                    Part::Landmarks(Box::new(self.finish(*reading)?), 0)
+                } else {
+                    Part::Names(reading)
+                };
+            }
+            Part::Landmarks(mut symbols, first) => {
+                let end = first.saturating_add(STEP_NAMES as usize);
+                symbols.note_landmarks(first, end);
+                if end >= symbols.len() {
+                    return Ok(Some(*symbols));
+                }
+                self.part = Part::Landmarks(symbols, end);
+            }
         }
-        match self.reading.take() {
-            Some(reading) => self.finish(reading).map(Some),
-            None => Ok(None),
-        }
+        Ok(None)
     }
 
     fn begin(&self, memory: &dyn VirtualMemory) -> Result<Reading, KallsymsError> {
@@ -265,6 +279,7 @@ impl Loader {
             addresses,
             first_in_image: 0,
             total: names.total,
+            landmarks: [None; LANDMARKS.len()],
         };
         symbols.check_order()?;
         symbols.first_in_image = symbols.partition_point(|address| address >> 63 == 0);
@@ -281,7 +296,7 @@ impl Loader {
     }
 }
 
-const fn unreadable(table: &'static str, address: Gva) -> KallsymsError {
+pub(super) const fn unreadable(table: &'static str, address: Gva) -> KallsymsError {
     KallsymsError::Unreadable { table, address }
 }
 
@@ -370,125 +385,4 @@ fn load_words<T, const SIZE: usize>(
         );
     }
     Ok(words)
-}
-
-/// Reads compressed names of which only the number is known.
-///
-/// `bytes[..position]` are whole entries; what is behind them was read ahead.
-struct NameReader {
-    table: Gva,
-    lengths: LengthEncoding,
-    tokens: TokenTable,
-    bytes: Vec<u8>,
-    position: usize,
-    blocks: Vec<Block>,
-    total: Block,
-    /// The plain length of the name that each code stands for.
-    token_bytes: [u16; 256],
-    /// How many names were read.
-    done: u32,
-}
-
-impl NameReader {
-    fn new(
-        table: Gva,
-        lengths: LengthEncoding,
-        tokens: TokenTable,
-        count: u32,
-    ) -> Result<Self, KallsymsError> {
-        let mut blocks = Vec::new();
-        blocks
-            .try_reserve_exact((count as usize).div_ceil(BLOCK_SYMBOLS))
-            .map_err(|_| KallsymsError::OutOfMemory)?;
-        let mut token_bytes = [0; 256];
-        for (code, len_bytes) in (0_u8..=255).zip(token_bytes.iter_mut()) {
-            *len_bytes = u16::try_from(tokens.token(code).len()).unwrap_or(u16::MAX);
-        }
-        Ok(Self {
-            table,
-            lengths,
-            tokens,
-            bytes: Vec::new(),
-            position: 0,
-            blocks,
-            total: Block::default(),
-            token_bytes,
-            done: 0,
-        })
-    }
-
-    /// Reads some more of `count` names. Returns whether they are all read.
-    fn read(&mut self, memory: &dyn VirtualMemory, count: u32) -> Result<bool, KallsymsError> {
-        let end = self.done.saturating_add(STEP_NAMES).min(count);
-        for index in self.done..end {
-            if (index as usize).is_multiple_of(BLOCK_SYMBOLS) {
-                self.total.names_bytes =
-                    u32::try_from(self.position).map_err(|_| KallsymsError::NamesTooLong)?;
-                self.blocks.push(self.total);
-            }
-            self.read_name(memory, index)?;
-        }
-        self.done = end;
-        if end < count {
-            return Ok(false);
-        }
-        self.bytes.truncate(self.position);
-        self.bytes.shrink_to_fit();
-        Ok(true)
-    }
-
-    fn read_name(&mut self, memory: &dyn VirtualMemory, index: u32) -> Result<(), KallsymsError> {
-        loop {
-            let rest = self.bytes.get(self.position..).unwrap_or_default();
-            if let Some((codes, entry_bytes)) = self.lengths.split(rest) {
-                let (name_bytes, is_local) =
-                    self.measure(codes).ok_or(KallsymsError::BadName(index))?;
-                self.position = self.position.saturating_add(entry_bytes);
-                self.total.text_bytes = self.total.text_bytes.saturating_add(name_bytes);
-                self.total.local_count = self.total.local_count.saturating_add(is_local.into());
-                return Ok(());
-            }
-            // Two bytes of length say at most 32 KiB, so that the memory is always read ahead of
-            // a name by less than a chunk.
-            if rest.len() > MAX_NAME_BYTES.saturating_add(2) {
-                return Err(KallsymsError::BadName(index));
-            }
-            self.read_ahead(memory)?;
-        }
-    }
-
-    /// Returns how long the name is with a NUL in place of its type letter, and whether it is
-    /// local, or `None` if it is no name.
-    fn measure(&self, codes: &[u8]) -> Option<(u32, bool)> {
-        let letter = *self.tokens.token(*codes.first()?).first()?;
-        let is_letter = letter.is_ascii_alphabetic() || matches!(letter, b'?' | b'-');
-        if !is_letter || codes.len() > MAX_NAME_BYTES {
-            return None;
-        }
-        let lengths = codes
-            .iter()
-            .filter_map(|code| self.token_bytes.get(usize::from(*code)));
-        let len_bytes = lengths.fold(0_u32, |sum, len| sum.saturating_add(u32::from(*len)));
-        let fits = len_bytes as usize <= MAX_NAME_BYTES;
-        fits.then(|| (len_bytes, Symbol::is_local_letter(letter)))
-    }
-
-    fn read_ahead(&mut self, memory: &dyn VirtualMemory) -> Result<(), KallsymsError> {
-        let error = unreadable("kallsyms_names", self.table);
-        let len_bytes = self.bytes.len();
-        if len_bytes >= MAX_NAMES_BYTES {
-            return Err(KallsymsError::NamesTooLong);
-        }
-        let place = self.table.checked_add(len_bytes as u64).ok_or(error)?;
-        self.bytes
-            .try_reserve_exact(NAMES_CHUNK_BYTES)
-            .map_err(|_| KallsymsError::OutOfMemory)?;
-        self.bytes
-            .resize(len_bytes.saturating_add(NAMES_CHUNK_BYTES), 0);
-        let chunk = self.bytes.get_mut(len_bytes..).unwrap_or_default();
-        // The tables may end at the end of mapped memory, so a short read is right.
-        let count = memory.read_virtual(place, chunk).min(chunk.len());
-        self.bytes.truncate(len_bytes.saturating_add(count));
-        if count == 0 { Err(error) } else { Ok(()) }
-    }
 }

@@ -17,6 +17,7 @@
 mod find;
 mod load;
 mod name;
+mod names;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -60,7 +61,26 @@ pub struct Kallsyms {
     first_in_image: usize,
     /// What comes before the end.
     total: Block,
+    /// The number of the first symbol of each name in [`LANDMARKS`].
+    landmarks: [Option<u32>; LANDMARKS.len()],
 }
+
+/// Symbols that are asked for whenever a kernel is found. They are looked for once, while the table
+/// is read, for a look through all names takes milliseconds.
+const LANDMARKS: [&str; 12] = [
+    "_text",
+    "_stext",
+    "_etext",
+    "_sdata",
+    "_sinittext",
+    "_einittext",
+    "__bss_start",
+    "_end",
+    "__start_orc_unwind_ip",
+    "__stop_orc_unwind_ip",
+    "__start_orc_unwind",
+    "linux_banner",
+];
 
 /// How the length before a compressed name is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,9 +207,28 @@ impl Kallsyms {
     /// Returns the symbol of that name with the lowest address.
     #[must_use]
     pub fn first_by_name(&self, name: &str) -> Option<Symbol<'_>> {
+        if let Some(place) = LANDMARKS.iter().position(|landmark| *landmark == name) {
+            let number = self.landmarks.get(place).copied().flatten()?;
+            return self.symbol(number as usize);
+        }
         let wanted = name.as_bytes();
         self.iter()
             .find(|symbol| symbol.name.compare(wanted) == Comparison::Equal)
+    }
+
+    /// Notes the landmarks among the symbols `first..end`.
+    fn note_landmarks(&mut self, first: usize, end: usize) {
+        let mut landmarks = self.landmarks;
+        let symbols = self.symbols_from(first).take(end.saturating_sub(first));
+        for (symbol, number) in symbols.zip(u32::try_from(first).unwrap_or(u32::MAX)..) {
+            let named = LANDMARKS
+                .iter()
+                .position(|name| symbol.name.compare(name.as_bytes()) == Comparison::Equal);
+            if let Some(landmark) = named.and_then(|place| landmarks.get_mut(place)) {
+                landmark.get_or_insert(number);
+            }
+        }
+        self.landmarks = landmarks;
     }
 
     /// Returns at most `limit` different names that begin with `prefix`, sorted.

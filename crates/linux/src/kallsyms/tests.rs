@@ -313,3 +313,26 @@ fn a_search_for_tables_in_mutated_memory_ends() {
         }
     }
 }
+
+#[test]
+fn landmarks_are_found_as_other_names_are() {
+    let mut symbols = large_kernel(20_000);
+    let last = symbols.last().unwrap().address;
+    // Some twice, some not at all.
+    for (index, name) in ["_end", "__bss_start", "_end", "linux_banner"]
+        .iter()
+        .enumerate()
+    {
+        symbols.push(plain(last + 16 * index as u64, 'D', name));
+    }
+    let encoded = encode(&symbols, Format::LINUX_6_1, TEXT);
+    let loaded = load(&encoded).unwrap();
+    let mut found = 0;
+    for name in super::LANDMARKS {
+        let address = loaded.first_by_name(name).map(|symbol| symbol.address);
+        let first = loaded.by_name(name).next();
+        assert_eq!(address, first.map(|symbol| symbol.address), "{name}");
+        found += usize::from(address.is_some());
+    }
+    assert!((4..super::LANDMARKS.len()).contains(&found), "{found}");
+}
