@@ -6,6 +6,7 @@ mod breakpoints;
 mod disks;
 mod ends;
 mod interrupts;
+mod lldb;
 mod own;
 mod protocol;
 mod sessions;
@@ -29,6 +30,7 @@ const GROUPS: &[Group] = &[
     group("disks", disks::SCENARIOS),
     group("ends", ends::SCENARIOS),
     group("interrupts", interrupts::SCENARIOS),
+    group("lldb", lldb::SCENARIOS),
     group("own", own::SCENARIOS),
     group("protocol", protocol::SCENARIOS),
     group("sessions", sessions::SCENARIOS),

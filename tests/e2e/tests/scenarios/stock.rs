@@ -51,6 +51,7 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     debugger.connect(guest.socket())?;
     every_vcpu_has_a_name(&mut *debugger)?;
     breakpoints_hit(&mut *debugger)?;
+    frames_below_an_interrupt_are_shown(&mut *debugger)?;
     steps_stay_out_of_handlers(&mut *debugger)?;
     a_variable_is_watched(&mut *debugger)?;
     debugger.resume()?;
@@ -60,7 +61,11 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     ensure!(stop.reason == Reason::Signal("SIGINT".into()), "{stop:?}");
     debugger.detach()?;
     goes_on(&guest)?;
-    a_long_stop_is_not_noticed(stage, &guest)
+    // The debugger has no part in that, so once is enough.
+    match stage.kind() {
+        Kind::Gdb => a_long_stop_is_not_noticed(stage, &guest),
+        Kind::Lldb => Ok(()),
+    }
 }
 
 /// The paths of the kernel and of a small root file system where the guest runs.
@@ -146,6 +151,29 @@ fn breakpoints_hit(debugger: &mut dyn Debugger) -> Result<()> {
     let directory = debugger.register("rdi")? & 0xffff_ffff;
     ensure!(directory == 0xffff_ff9c, "{directory:#x}");
     debugger.delete(open)
+}
+
+/// From a timer's handler through the interrupt's frame to what was interrupted.
+fn frames_below_an_interrupt_are_shown(debugger: &mut dyn Debugger) -> Result<()> {
+    let timer = debugger.break_at(&"hrtimer_interrupt".into())?;
+    debugger.cont_to(timer)?;
+    debugger.delete(timer)?;
+    let frames = debugger.backtrace(30)?;
+    let names: Vec<_> = frames
+        .iter()
+        .map(|frame| frame.function.as_deref().unwrap_or("?"))
+        .collect();
+    // GDB has no name for the frame that the processor pushed.
+    let is_entry = |name: &&str| name.starts_with("asm_sysvec_") || name.starts_with("<signal");
+    let entry = names.iter().position(is_entry);
+    let below = entry.and_then(|entry| frames.get(entry + 1..));
+    let is_whole = below.is_some_and(|below| match below.first() {
+        // The kernel's tables know nothing of user mode.
+        None => true,
+        Some(frame) => frame.pc >> 63 == 0 || below.len() >= 2,
+    });
+    ensure!(is_whole, "{names:?}");
+    Ok(())
 }
 
 /// From where an open was called, so in no handler at the start.
