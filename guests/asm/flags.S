@@ -5,12 +5,16 @@
 #include "common.inc"
 #include "user.inc"
 ROUNDS 2
-#define RECORDS 40
+#define RECORDS 64
 #define BASE 2                    /* bit 1 of RFLAGS is always set */
 #define ZF_PF 0x44
 #define IF_ON FLAG_IF
+#define FLAG_AC (1 << 18)
 RESERVE records, RECORDS*8
 RESERVE handler_flags, 8
+VARIABLE fault_flags
+VARIABLE fault_rip
+VARIABLE fault_bytes
 
 /* Appends `value` to the records; the flags stay. */
 .macro RECORD value
@@ -28,6 +32,25 @@ RESERVE handler_flags, 8
 expected:
 .popsection
 
+/* Prepares for a fault at `label`, an instruction of `bytes` bytes: what it is to push, should the
+ * processor not raise it. Changes rax. */
+.macro FAULT label, bytes
+    mov qword ptr [fault_bytes], \bytes
+    mov qword ptr [fault_flags], BASE | ZF_PF
+    mov rax, offset \label
+    mov [fault_rip], rax
+.endm
+
+/* Records what the fault at `label` has pushed. Changes rax. */
+.macro FAULT_RECORDS label
+    mov rax, [fault_flags]
+    RECORD rax
+    EXPECT BASE | ZF_PF, 0xfffffffffffeffff
+    mov rax, [fault_rip]
+    RECORD rax
+    EXPECT \label
+.endm
+
 /* Arithmetic flags to a known state: ZF and PF set, the rest clear. */
 .macro KNOWN_FLAGS
     xor eax, eax
@@ -41,7 +64,14 @@ FUNCTION _start
     mov esi, 0x47700
     call set_up_syscall
     GATE 3, int3_handler, 3
+    GATE 0, fault_handler
     GATE 6, ud_handler
+    GATE 7, fault_handler
+    GATE 12, fault_with_code_handler
+    GATE 13, fault_with_code_handler
+    GATE 16, fault_handler
+    GATE 17, fault_with_code_handler
+    GATE 19, fault_handler
     GATE 0x80, int80_handler, 3
     GATE 0x81, finish, 3
 main_loop:
@@ -177,6 +207,73 @@ after_ud2:
     RECORD rcx
     EXPECT ud2_1
 
+/* Rarer faults: what is pushed does not show a step. An emulator that does not raise one records what
+ * is right beforehand. */
+    FAULT 1f, 2
+    xor edx, edx
+    KNOWN_FLAGS
+1:  div edx                         /* #DE */
+    FAULT_RECORDS 1b
+    mov rdx, 0x8000000000000000 >> 4
+    FAULT 1f, 2
+    KNOWN_FLAGS
+1:  mov eax, [rdx]                  /* #GP: not canonical */
+    FAULT_RECORDS 1b
+    mov rbp, rdx
+    FAULT 1f, 3
+    KNOWN_FLAGS
+1:  mov eax, [rbp + 0]              /* #SS: the same on the stack */
+    FAULT_RECORDS 1b
+    mov rdx, cr0
+    mov rax, rdx
+    or eax, 0x2a                    /* NE, TS, MP */
+    mov cr0, rax
+    FAULT 1f, 1
+    KNOWN_FLAGS
+1:  fwait                           /* #NM */
+    FAULT_RECORDS 1b
+    FAULT 1f, 2
+    KNOWN_FLAGS
+1:  fld1                            /* #NM */
+    FAULT_RECORDS 1b
+    mov rax, rdx
+    and al, ~0x0c                   /* TS, EM */
+    or eax, 0x22
+    mov cr0, rax
+    fninit
+    push 0x37b                      /* all masked but #Z */
+    fldcw [rsp]
+    fldz
+    fld1
+    fdiv st, st(1)                  /* 1 / 0 waits to be told */
+    FAULT 1f, 1
+    KNOWN_FLAGS
+1:  fwait                           /* #MF */
+    FAULT_RECORDS 1b
+    fnclex
+    fninit
+    pop rax
+    mov rcx, cr4
+    mov rax, rcx
+    or eax, 0x600                   /* OSFXSR, OSXMMEXCPT */
+    mov cr4, rax
+    push 0x1d80                     /* all masked but #Z */
+    ldmxcsr [rsp]
+    mov eax, 0x3f800000
+    movd xmm0, eax
+    xorps xmm1, xmm1
+    FAULT 1f, 4
+    KNOWN_FLAGS
+1:  divss xmm0, xmm1                /* #XM */
+    FAULT_RECORDS 1b
+    mov dword ptr [rsp], 0x1f80
+    ldmxcsr [rsp]
+    pop rax
+    mov rax, cr4
+    and eax, ~0x600
+    mov cr4, rax
+    mov cr0, rdx
+
 /* IRET in kernel mode */
     mov rax, rsp
     push KERNEL_DS
@@ -192,6 +289,10 @@ iret_target:
     cli
     RECORD rax
     EXPECT BASE | FLAG_CF | IF_ON
+
+    mov rax, cr0
+    or eax, 1 << 18                 /* AM */
+    mov cr0, rax
 
 /* User mode: POPF must not change IF; SYSCALL saves flags in r11 and masks; SYSRET restores */
     TO_USER user_code, BASE | IF_ON
@@ -231,6 +332,20 @@ user_int80:
     int 0x80
     RECORD rax
     EXPECT BASE | ZF_PF | IF_ON
+    FAULT user_misaligned, 4
+    push BASE | ZF_PF | IF_ON | FLAG_AC
+    popfq
+    mov qword ptr [fault_flags], BASE | ZF_PF | IF_ON | FLAG_AC
+user_misaligned:
+    mov eax, [rsp - 7]              /* #AC */
+    push BASE | ZF_PF | IF_ON
+    popfq
+    mov rax, [fault_flags]
+    RECORD rax
+    EXPECT BASE | ZF_PF | IF_ON | FLAG_AC, 0xfffffffffffeffff
+    mov rax, [fault_rip]
+    RECORD rax
+    EXPECT user_misaligned
     KNOWN_FLAGS
 user_int3:
     int3
@@ -275,6 +390,24 @@ FUNCTION ud_handler
     add qword ptr [rsp], 2
     iretq
 END ud_handler
+
+/* Notes what the processor pushed, and goes on behind the instruction. */
+FUNCTION fault_with_code_handler
+    add rsp, 8
+    jmp fault_handler
+END fault_with_code_handler
+
+FUNCTION fault_handler
+    push rax
+    mov rax, [rsp + 8]
+    mov [fault_rip], rax
+    mov rax, [rsp + 24]
+    mov [fault_flags], rax
+    mov rax, [fault_bytes]
+    add [rsp + 8], rax
+    pop rax
+    iretq
+END fault_handler
 
 /* Compares the records. */
 FUNCTION finish

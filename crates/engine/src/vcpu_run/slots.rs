@@ -82,6 +82,13 @@ impl SlotPlan {
         true
     }
 
+    /// Returns whether `point` is set already in the same role.
+    pub(super) fn has(&self, point: HardwarePoint, role: Role) -> bool {
+        let set = self.points.iter();
+        set.filter(|(_, set)| *set == point)
+            .any(|(number, _)| self.roles.get(number) == Some(&role))
+    }
+
     /// Sets a trap that the step cannot do without: if no slot is free it takes the last one from
     /// whoever has it, for this one instruction.
     pub(super) fn insert_by_force(

@@ -10,11 +10,15 @@
 //! | `POPF`, `IRET` | trap flag; the guest's own TF is then what the image held |
 //! | `INT n`, `INT3`, `INTO`, `INT1`, `SYSCALL`, `SYSENTER`, `SYSRET`, `SYSEXIT` | no trap flag: run to the one place it leads to |
 //! | `MOV SS`, `POP SS` | no trap flag, which would trap one instruction late: run to a breakpoint behind it |
-//! | any that may fault | a hardware breakpoint at the handler; then clear TF in the frame |
+//! | `WRMSR` | trap flag, and a breakpoint behind the instruction |
+//! | any that may fault | a hardware breakpoint at each handler that it may lead to; then clear TF in the frame |
+//!
+//! Of the handlers the likeliest have breakpoints where slots run out. An exception that leads to
+//! another shows TF in its frame, and the step ends behind the handler's return.
 //!
 //! Source: SDM vol. 3B, "Single-Step Exception Condition"; APM vol. 2, "Single Stepping".
 
-mod certain;
+mod faults;
 mod next;
 
 use alloc::sync::Arc;
@@ -22,9 +26,9 @@ use alloc::vec::Vec;
 
 use trapline_arch::x86_64::control::Rflags;
 use trapline_arch::x86_64::debug::{DebugRegisters, Dr7, SlotKind};
-use trapline_arch::x86_64::instruction::StepClass;
-use trapline_arch::x86_64::interrupts;
+use trapline_arch::x86_64::instruction::{Faults, StepClass};
 use trapline_arch::x86_64::mode::{self, CpuMode};
+use trapline_arch::x86_64::{interrupts, registers};
 use trapline_arch::{Gva, RegisterGroup, RegisterGroups};
 
 use super::VcpuRun;
@@ -55,14 +59,12 @@ const DEBUG_VECTOR: u8 = 1;
 /// The vector of #BP.
 const BREAKPOINT_VECTOR: u8 = 3;
 
-/// The exceptions an ordinary instruction may raise, the likeliest first, and whether the
-/// processor pushes an error code: #PF, #GP, #UD, #SS.
-const GUARDED: [(u8, bool); 4] = [(14, true), (13, true), (6, false), (12, true)];
-
 /// What stays the same while one vCPU is stepped on and on.
 #[derive(Debug, Default)]
 pub(super) struct GuardCache {
-    handlers: Option<Vec<(Gva, bool)>>,
+    /// The interrupt table that the handlers are from: its base and limit.
+    table: (u64, u64),
+    handlers: Vec<(u8, Option<Gva>)>,
     guest_points: Option<HardwarePoints>,
 }
 
@@ -151,13 +153,31 @@ pub(super) fn plan(
         None => next.lead(run.cpu.file()),
     };
     let guest_tf = Rflags::read(run.cpu.file()).tf();
-    if lead == Lead::Next && slots.is_empty() && next.cannot_fault(run, vcpu)? {
+    let faults = match lead {
+        // What its delivery may raise; the instruction comes later.
+        Lead::Vector(_) => Faults::SEGMENT,
+        _ => next.faults(run, vcpu)?,
+    };
+    let after = match lead {
+        Lead::Next => next.after(run, vcpu)?,
+        _ => After::Nothing,
+    };
+    let is_lost = next.class == Some(StepClass::WriteMsr);
+    if lead == Lead::Next && slots.is_empty() && faults.is_empty() && !is_lost {
         // The guest's own debug registers stay in force, and nothing has to be set.
-        return Ok(StepPlan::by_trap(guest_tf, After::Nothing));
+        return Ok(StepPlan::by_trap(guest_tf, after));
     }
     let own = run.guest_points(vcpu)?;
     let plan = match lead {
-        Lead::Next => StepPlan::by_trap(guest_tf, next.after(run, vcpu)?),
+        Lead::Next => {
+            if is_lost {
+                // KVM before Linux 6.11 emulates writes to some MSRs in a hurry, and goes on with
+                // the next instruction though a step has ended.
+                let behind = next.pc.wrapping_add(next.len_bytes);
+                slots.insert(execute_at(behind), Role::Target, &run.capabilities);
+            }
+            StepPlan::by_trap(guest_tf, after)
+        }
         Lead::Behind => {
             let behind = next.pc.wrapping_add(next.len_bytes);
             // Processors hold hardware breakpoints off behind MOV SS too. Where breakpoint
@@ -184,17 +204,28 @@ pub(super) fn plan(
         }
     };
     slots.add_guest_points(&own, &run.capabilities);
-    for (handler, pushes_error) in run.handlers(vcpu)? {
+    guard(run, vcpu, slots, faults, next.pc)?;
+    Ok(plan)
+}
+
+/// Sets breakpoints at the handlers of `faults`, the likeliest first, as far as slots are free.
+fn guard(
+    run: &mut VcpuRun,
+    vcpu: &mut dyn Vcpu,
+    slots: &mut SlotPlan,
+    faults: Faults,
+    pc: Gva,
+) -> Result<(), AccessError> {
+    for (vector, pushes_error) in faults.vectors() {
+        let role = Role::Exception { pushes_error };
         // The handler's own first instruction would meet its guard instead of running.
-        if handler != next.pc {
-            slots.insert(
-                execute_at(handler),
-                Role::Exception { pushes_error },
-                &run.capabilities,
-            );
+        let handler = run.handler(vcpu, vector)?.filter(|handler| *handler != pc);
+        let point = handler.map(execute_at);
+        if let Some(point) = point.filter(|point| !slots.has(*point, role)) {
+            slots.insert(point, role, &run.capabilities);
         }
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// Returns the vector of the event that comes before the next instruction, if there is one.
@@ -269,19 +300,24 @@ impl VcpuRun {
         Ok(points)
     }
 
-    /// Returns where the guarded exceptions lead.
-    fn handlers(&mut self, vcpu: &mut dyn Vcpu) -> Result<Vec<(Gva, bool)>, AccessError> {
-        if let Some(handlers) = &self.guards.handlers {
-            return Ok(handlers.clone());
+    /// Returns where an exception leads.
+    fn handler(&mut self, mut vcpu: &mut dyn Vcpu, vector: u8) -> Result<Option<Gva>, AccessError> {
+        let file = self.cpu.ensure(&mut vcpu, CONTROL)?;
+        let table = (
+            file.u64(registers::IDTR_BASE),
+            file.u64(registers::IDTR_LIMIT),
+        );
+        if table != self.guards.table {
+            self.guards.handlers.clear();
+            self.guards.table = table;
         }
-        let mut handlers = Vec::new();
-        for (vector, pushes_error) in GUARDED {
-            if let Some(address) = handler(self, vcpu, vector)? {
-                handlers.push((address, pushes_error));
-            }
+        let mut known = self.guards.handlers.iter();
+        if let Some((_, found)) = known.find(|(known, _)| *known == vector) {
+            return Ok(*found);
         }
-        self.guards.handlers = Some(handlers.clone());
-        Ok(handlers)
+        let found = handler(self, vcpu, vector)?;
+        self.guards.handlers.push((vector, found));
+        Ok(found)
     }
 }
 
@@ -368,6 +404,7 @@ impl StepPlan {
             }
             return Ok(Outcome::Stepped);
         }
+        let is_step = is_step || self.uses_trap && roles().any(|role| role == Role::Target);
         if !is_step {
             let has_run = roles().any(|role| matches!(role, Role::Target | Role::Debugger));
             return Ok(if has_run {

@@ -66,6 +66,13 @@ impl Cpu {
                 return self.memory_instruction(ram, opcode);
             }
             0xf3 if byte(1)? == 0xaa => return self.store_string(ram),
+            // A division by ECX, whose result nobody looks at.
+            0xf7 if byte(1)? == 0xf1 => {
+                if self.file.u64(RCX) as u32 == 0 {
+                    return Ok(Done::Fault(0, None));
+                }
+                self.advance(2);
+            }
             0xe6 => return self.port(byte(1)? as u8),
             0xf4 => {
                 self.advance(1);

@@ -85,7 +85,7 @@ impl Ram {
         code = code.inc(COUNTERS + 4 * u64::from(vector));
         // The handlers of faults skip the instruction that faulted.
         code = match vector {
-            6 => code.add_top(2),
+            0 | 6 => code.add_top(2),
             14 => code.add_rsp(8).add_top(7),
             8 | 10..=13 | 17 => code.add_rsp(8),
             _ => code,
@@ -242,6 +242,9 @@ impl Code {
     /// `mov dr, register`, by numbers; 3 bytes.
     pub(crate) fn mov_dr(self, to: u8, from: u8) -> Self {
         self.raw(&[0x0f, 0x23, 0xc0 | to << 3 | from])
+    }
+    pub(crate) fn div_ecx(self) -> Self {
+        self.raw(&[0xf7, 0xf1])
     }
     pub(crate) fn cli(self) -> Self {
         self.raw(&[0xfa])

@@ -1,6 +1,6 @@
 //! Single steps (rules R5, R6, R7, R8, R9, B6).
 
-use trapline_arch::x86_64::registers::{RAX, RFLAGS, RIP};
+use trapline_arch::x86_64::registers::{RAX, RFLAGS, RIP, RSP};
 use trapline_engine::StepMethod;
 
 use crate::model::memory::{CODE, Code, DATA, UNMAPPED, handler, own_code};
@@ -32,6 +32,7 @@ fn awkward() -> Code {
         .pop_rax()
         .pushf()
         .popf()
+        .div_ecx()
         .int3()
         .int(0x20)
         .syscall()
@@ -114,7 +115,7 @@ fn a_guest_that_is_stepped_cannot_tell() {
         step_to_the_end(&mut stepped, end);
         let mut free = world_of(config, &code);
         run_to_the_end(&mut free, end);
-        for vector in [1, 3, 6, 14, 0x20] {
+        for vector in [0, 1, 3, 6, 14, 0x20] {
             assert_eq!(stepped.model.ram.taken(vector), 1, "vector {vector}");
         }
         free.executed.truncate(stepped.executed.len());
@@ -349,4 +350,59 @@ fn a_halted_vcpu_can_be_stepped_and_interrupted() {
     world.ticks(20);
     world.interrupt(gdb);
     assert!(world.next(gdb).starts_with("T02"));
+}
+
+/// A guest whose RCX is 0, about to divide by it.
+fn about_to_divide() -> (World, usize) {
+    let code = Code::default().div_ecx().nop().nop().spin();
+    let mut world = world_of(Config::vcpus(1), &code);
+    let gdb = attach(&mut world);
+    (world, gdb)
+}
+
+/// The flags that the processor pushed for a handler without an error code.
+fn pushed_flags(world: &World) -> u32 {
+    let sp = world.model.cpus[0].file.u64(RSP);
+    world.model.ram.u32(sp + 16)
+}
+
+#[test]
+fn a_step_ends_at_the_handler_that_its_instruction_can_lead_to() {
+    for watchpoints in 0..4 {
+        let (mut world, gdb) = about_to_divide();
+        for number in 0..watchpoints {
+            world.ok(gdb, &format!("Z2,{:x},4", DATA + 0x100 + 8 * number));
+        }
+        world.ask(gdb, "vCont;s:1");
+        assert_eq!(world.pc(gdb), handler(0), "{watchpoints} watchpoints");
+        assert_eq!(pushed_flags(&world) & 0x100, 0);
+    }
+}
+
+/// What happens where the debugger's own watchpoints leave no slot for the handler.
+#[test]
+fn a_step_that_faults_without_a_free_slot_ends_behind_the_handlers_return() {
+    let (mut world, gdb) = about_to_divide();
+    for number in 0..4 {
+        world.ok(gdb, &format!("Z2,{:x},4", DATA + 0x100 + 8 * number));
+    }
+    world.ask(gdb, "vCont;s:1");
+    assert_eq!(world.model.ram.taken(0), 1);
+    assert!((own_code(0) + 2..=own_code(0) + 3).contains(&world.pc(gdb)));
+    let flags = world.model.cpus[0].file.u64(RFLAGS);
+    assert_eq!(flags & 0x100, 0, "the trap flag is gone from the guest");
+}
+
+#[test]
+fn a_step_delivers_an_event_that_waits_and_ends_at_its_handler() {
+    let mut world = world_of(Config::vcpus(1), &Code::default().pushf().nop().spin());
+    let gdb = attach(&mut world);
+    world.model.cpus[0].injected = Some(0x21);
+    let stop = world.ask(gdb, "vCont;s:1");
+    assert!(stop.starts_with("T05"), "{stop}");
+    assert_eq!(world.pc(gdb), handler(0x21));
+    assert_eq!(pushed_flags(&world) & 0x100, 0, "the guest does not see it");
+    assert_eq!(world.executed, []);
+    world.ask(gdb, "vCont;s:1");
+    assert_eq!(world.executed, [(0, handler(0x21))]);
 }

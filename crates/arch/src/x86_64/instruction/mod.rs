@@ -13,6 +13,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 pub use class::StepClass;
 pub use disassembly::{Line, Syntax, disassemble};
+pub use faults::Faults;
 pub use operands::{MemoryAccess, MemoryOperand};
 
 use super::CpuMode;

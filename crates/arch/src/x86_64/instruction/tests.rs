@@ -328,14 +328,23 @@ fn code_has_the_modes_size() {
     assert_eq!(decode_next(&[0x48, 0x90], &file).unwrap().len_bytes(), 1);
 }
 
+/// Returns what an instruction raises in 64-bit code of the kernel, with alignment checks possible.
+fn faults(file: &RegisterFile, bytes: &[u8]) -> Faults {
+    let decoded = decode_next(bytes, file).unwrap();
+    assert_eq!(decoded.len_bytes(), bytes.len());
+    decoded.faults(file)
+}
+
 #[test]
-fn instructions_that_fault_by_memory_alone() {
-    let known: [&[u8]; 16] = [
+fn common_instructions_raise_nothing_but_for_memory() {
+    let known: [&[u8]; 24] = [
         &[0x90],
         &[0x48, 0x89, 0xc3],                   // mov rbx, rax
         &[0x48, 0x89, 0x03],                   // mov [rbx], rax
         &[0x48, 0xff, 0x04, 0x25, 0, 0, 0, 0], // inc qword ptr [0]
         &[0xe8, 0, 0, 0, 0],                   // call
+        &[0xff, 0xd0],                         // call rax
+        &[0xff, 0x23],                         // jmp [rbx]
         &[0xeb, 0xfe],                         // jmp
         &[0x75, 0x10],                         // jne
         &[0xc3],                               // ret
@@ -343,41 +352,107 @@ fn instructions_that_fault_by_memory_alone() {
         &[0xff, 0x33],                         // push [rbx]
         &[0x5d],                               // pop rbp
         &[0xc9],                               // leave
+        &[0x9c],                               // pushf
+        &[0x9d],                               // popf
         &[0x48, 0x8d, 0x04, 0x0b],             // lea rax, [rbx + rcx]
         &[0x48, 0x87, 0xc3],                   // xchg rbx, rax
+        &[0x48, 0x87, 0x03],                   // xchg [rbx], rax
+        &[0xf0, 0x48, 0xff, 0x03],             // lock inc qword ptr [rbx]
         &[0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0], // mov eax, fs:[0]
         &[0xf3, 0x0f, 0x1e, 0xfa],             // endbr64
+        &[0xf3, 0xa4],                         // rep movsb
+        &[0xaa],                               // stosb
     ];
-    let unknown: [&[u8]; 17] = [
-        &[0x48, 0xf7, 0xf3],       // div rbx
-        &[0x48, 0x87, 0x03],       // xchg [rbx], rax
-        &[0xf0, 0x48, 0xff, 0x03], // lock inc qword ptr [rbx]
-        &[0x8f, 0x03],             // pop [rbx]
-        &[0x8e, 0xd8],             // mov ds, eax
-        &[0x0f, 0x20, 0xd8],       // mov rax, cr3
-        &[0x0f, 0x21, 0xf8],       // mov rax, dr7
-        &[0xff, 0xd0],             // call rax
-        &[0xff, 0x23],             // jmp [rbx]
-        &[0x9d],                   // popf
-        &[0x48, 0xcf],             // iretq
-        &[0xcb],                   // retf
-        &[0xf3, 0xa4],             // rep movsb
-        &[0x0f, 0x10, 0x03],       // movups xmm0, [rbx]
-        &[0x0f, 0x05],             // syscall
-        &[0x0f, 0x0b],             // ud2
-        &[0xf4],                   // hlt
-    ];
-    let judged = |bytes: &[u8]| {
-        decode(bytes, CodeSize::Bits64, 0x1000)
-            .unwrap()
-            .faults_by_memory_alone()
-    };
     for bytes in known {
-        assert!(judged(bytes), "{bytes:x?}");
+        assert_eq!(faults(&long_mode(), bytes), Faults::empty(), "{bytes:x?}");
     }
-    for bytes in unknown {
-        assert!(!judged(bytes), "{bytes:x?}");
+}
+
+#[test]
+fn other_instructions_raise_what_the_manual_says() {
+    const OTHER: Faults = Faults::UD.union(Faults::MEMORY);
+    let file = long_mode();
+    let cases: [(&[u8], Faults); 16] = [
+        (&[0x48, 0xf7, 0xf3], Faults::DE),             // div rbx
+        (&[0x48, 0xf7, 0x3b], Faults::DE),             // idiv [rbx]
+        (&[0x8f, 0x03], OTHER),                        // pop [rbx]
+        (&[0x0f, 0x20, 0xd8], OTHER),                  // mov rax, cr3
+        (&[0xf4], OTHER),                              // hlt
+        (&[0x0f, 0x0b], OTHER),                        // ud2
+        (&[0xe4, 0x80], OTHER),                        // in al, 0x80
+        (&[0x6e], OTHER),                              // outsb
+        (&[0x8e, 0xd8], Faults::SEGMENT | Faults::UD), // mov ds, eax
+        (&[0xcb], Faults::SEGMENT | Faults::UD),       // retf
+        (&[0xff, 0x2b], Faults::SEGMENT | Faults::UD), // jmp far [rbx]
+        (&[0x48, 0xcf], Faults::SEGMENT),              // iretq
+        (&[0xcd, 0x80], Faults::SEGMENT),              // int 0x80
+        (&[0x9b], Faults::MF),                         // fwait
+        (&[0xd9, 0x03], Faults::MF | OTHER),           // fld dword ptr [rbx]
+        (&[0x0f, 0x58, 0xc1], Faults::UD),             // addps xmm0, xmm1
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(faults(&file, bytes), expected, "{bytes:x?}");
     }
+}
+
+#[test]
+fn what_an_instruction_raises_depends_on_control_registers() {
+    let mut file = long_mode();
+    let cr0 = Cr0::new().with_pe(true).with_pg(true).with_mp(true);
+    cr0.with_ts(true).write(&mut file);
+    let cr4 = Cr4::new().with_pae(true);
+    cr4.with_osxmmexcpt(true).write(&mut file);
+    assert_eq!(faults(&file, &[0x9b]), Faults::MF | Faults::NM);
+    let addps = Faults::UD | Faults::NM | Faults::XM;
+    assert_eq!(faults(&file, &[0x0f, 0x58, 0xc1]), addps);
+    assert_eq!(faults(&file, &[0x48, 0xf7, 0xf3]), Faults::DE);
+    cr4.with_cet(true).write(&mut file);
+    assert_eq!(faults(&file, &[0xc3]), Faults::CP);
+    cr4.write(&mut file);
+    // In user mode with alignment checks.
+    let stack = SegmentAttributes::new().with_dpl(3);
+    file.set_u64(SS_ATTRIBUTES, stack.into_bits().into());
+    cr0.with_am(true).write(&mut file);
+    file.set_u64(RFLAGS, 1 << 18 | 2);
+    assert_eq!(faults(&file, &[0x48, 0x89, 0x03]), Faults::AC);
+    file.set_u64(RFLAGS, 2);
+    assert_eq!(faults(&file, &[0x48, 0x89, 0x03]), Faults::empty());
+}
+
+#[test]
+fn a_locked_access_across_cache_lines_may_raise_alignment_check() {
+    let mut file = long_mode();
+    for (address, expected) in [(0x1038, Faults::empty()), (0x103c, Faults::AC)] {
+        file.set_u64(RBX, address);
+        for bytes in [&[0xf0, 0x48, 0xff, 0x03][..], &[0x48, 0x87, 0x03]] {
+            assert_eq!(faults(&file, bytes), expected, "{address:x} {bytes:x?}");
+        }
+        assert_eq!(faults(&file, &[0x48, 0xff, 0x03]), Faults::empty());
+    }
+}
+
+#[test]
+fn segments_count_outside_of_64_bit_code() {
+    let file = file();
+    assert_eq!(faults(&file, &[0x90]), Faults::MEMORY);
+    assert_eq!(faults(&file, &[0xf7, 0xf3]), Faults::DE | Faults::MEMORY);
+    let bound = faults(&file, &[0x62, 0x07]);
+    assert_eq!(bound, Faults::BR | Faults::UD | Faults::MEMORY);
+    assert_eq!(faults(&file, &[0xd4, 0x0a]), Faults::DE | Faults::MEMORY);
+}
+
+#[test]
+fn vectors_come_in_order_of_likelihood_and_know_their_error_codes() {
+    let vectors = |faults: Faults| faults.vectors().collect::<Vec<_>>();
+    assert_eq!(vectors(Faults::DE), [(0, false)]);
+    assert_eq!(
+        vectors(Faults::MEMORY | Faults::UD),
+        [(14, true), (13, true), (6, false), (12, true)]
+    );
+    let all = vectors(Faults::all());
+    assert_eq!(all.len(), 14);
+    let with_code: Vec<_> = all.iter().filter(|one| one.1).map(|one| one.0).collect();
+    assert_eq!(with_code, [14, 13, 12, 11, 17, 10, 21]);
 }
 
 #[test]
