@@ -111,7 +111,7 @@ fn memory_is_read_through_every_paging_mode(stage: &Stage) -> Result<()> {
     const MAGIC: [u8; 8] = 0x1bad_b002_cafe_f00d_u64.to_le_bytes();
     let (mut guest, mut debugger) = stage.held(&PAGING)?;
     let cell = guest.symbol("cell")?;
-    // Not in the other modes: QEMU's emulator makes the tables of PAE paging malformed.
+    // The guest has found out by then what its processor has.
     let start = debugger.hbreak(&guest.symbol("in_4level")?.into())?;
     debugger.cont_to(start)?;
     debugger.delete(start)?;

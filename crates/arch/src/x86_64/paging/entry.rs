@@ -198,20 +198,13 @@ pub(super) fn reserved_bits(
                 .into()
         }
         PagingMode::Bits32 { .. } => 0,
+        // The four entries at the top are loaded, and their reserved bits checked, when CR3 is
+        // written. In a table that is in use no bit of theirs faults any more: emulators set the
+        // accessed bit there (SDM vol. 3A, "PDPTE Registers").
+        PagingMode::Pae if level == 3 => 0,
         PagingMode::Pae => {
             let upper = Entry::new().with_avl_58_52(0x7f).with_pk(0xf);
-            let top = match level {
-                3 => Entry::new()
-                    .with_rw(true)
-                    .with_us(true)
-                    .with_a(true)
-                    .with_d(true)
-                    .with_ps(true)
-                    .with_g(true)
-                    .with_nx(true),
-                _ => Entry::new(),
-            };
-            common | upper.into_bits() | top.into_bits() | below_page(leaf, level)
+            common | upper.into_bits() | below_page(leaf, level)
         }
         PagingMode::FourLevel | PagingMode::FiveLevel => {
             let top = Entry::new().with_ps(level >= 4);
