@@ -94,6 +94,37 @@ fn a_step_is_carried_out_on_the_callers_thread_where_it_can_be() {
     println!("{here} of 64 steps were carried out on the caller's thread");
 }
 
+/// Some of these KVM may emulate in a hurry, without a look at whether the guest is stepped.
+#[test]
+fn a_step_over_each_write_to_an_msr_is_one_instruction() {
+    let instructions = [
+        &[0xb9, 0x1b, 0, 0, 0][..], // mov ecx, IA32_APIC_BASE
+        &[0x0f, 0x32],              // rdmsr
+        &[0x0d, 0x00, 0x0c, 0, 0],  // or eax, 0xc00: x2APIC mode
+        &[0x0f, 0x30],              // wrmsr
+        &[0xb9, 0x0f, 0x08, 0, 0],  // mov ecx, IA32_X2APIC_SIVR
+        &[0xb8, 0xff, 0x01, 0, 0],  // mov eax, 0x1ff: on
+        &[0x31, 0xd2],              // xor edx, edx
+        &[0x0f, 0x30],              // wrmsr
+        &[0xb9, 0x30, 0x08, 0, 0],  // mov ecx, IA32_X2APIC_ICR
+        &[0xb8, 0x50, 0, 0, 0],     // mov eax, 0x50: this vector, to itself
+        &[0x0f, 0x30],              // wrmsr
+        &[0x90],
+        &[0x90],
+    ];
+    let Some(mut guest) = Guest::new(&instructions.concat(), Interrupts::InKernel, 1) else {
+        return;
+    };
+    let mut next = CODE;
+    for instruction in instructions {
+        next += instruction.len() as u64;
+        guest.pool.run(VcpuId(0), request(ResumeAction::Step));
+        assert_eq!(guest.stopped().1, StopReason::Step);
+        assert_eq!(guest.register(0, ids::RIP), next, "after {instruction:x?}");
+        assert_eq!(guest.register(0, ids::RFLAGS) & 0x100, 0);
+    }
+}
+
 #[test]
 fn a_step_that_waits_does_not_keep_the_caller() {
     // hlt with interrupts off

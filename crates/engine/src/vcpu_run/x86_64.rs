@@ -171,8 +171,9 @@ pub(super) fn plan(
     let plan = match lead {
         Lead::Next => {
             if is_lost {
-                // KVM before Linux 6.11 emulates writes to some MSRs in a hurry, and goes on with
-                // the next instruction though a step has ended.
+                // Older KVMs emulate writes to some MSRs in a hurry, and go on with the next
+                // instruction though a step has ended ("KVM: x86: Exit to userspace if fastpath
+                // triggers one on instruction skip" mends that in Linux).
                 let behind = next.pc.wrapping_add(next.len_bytes);
                 slots.insert(execute_at(behind), Role::Target, &run.capabilities);
             }
