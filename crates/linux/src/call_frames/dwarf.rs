@@ -38,10 +38,10 @@ const FRAME_RSP: i64 = 24;
 /// Stack slots are counted in words, downwards.
 const DATA_ALIGNMENT: i64 = -8;
 
-/// A CIE of version 3: code counted in bytes, slots of −8 bytes, return address in register 16; its
-/// length first.
-const CIE: [u8; 20] = [
-    16,
+/// A CIE of version 3 with augmentation `z`: code counted in bytes, slots of −8 bytes, return address
+/// in register 16; its length first.
+const CIE: [u8; CIE_BYTES] = [
+    20,
     0,
     0,
     0,
@@ -50,10 +50,12 @@ const CIE: [u8; 20] = [
     0xff,
     0xff,
     3,
+    b'z',
     0,
     1,
     0x78,
     RETURN_ADDRESS,
+    0,
     DEF_CFA,
     RSP,
     8,
@@ -61,11 +63,13 @@ const CIE: [u8; 20] = [
     1,
     0,
     0,
+    0,
+    0,
 ];
 
-/// The same for code that was interrupted rather than called from (augmentation `zS`): the caller's
-/// pc is the next instruction, not a return address, and its stack may be another one.
-const SIGNAL_CIE: [u8; 24] = [
+/// The same for what a debugger calls a signal frame (augmentation `zS`): the caller's pc is the next
+/// instruction, not a return address, and its stack may be another one.
+const SIGNAL_CIE: [u8; CIE_BYTES] = [
     20,
     0,
     0,
@@ -92,6 +96,10 @@ const SIGNAL_CIE: [u8; 24] = [
     0,
 ];
 
+const CIE_BYTES: usize = 24;
+
+/// Where an FDE says which CIE is its own: behind its length.
+const CIE_POINTER_AT: usize = 4;
 /// Where the length of the code is in an FDE: behind its own length, the CIE pointer and the start.
 const CODE_LEN_AT: usize = 16;
 
@@ -100,9 +108,6 @@ pub(super) struct FrameWriter {
     bytes: Vec<u8>,
     /// The FDE under construction.
     piece: Option<Piece>,
-    /// The function is entered by an interrupt. The entry of system calls saves all registers as
-    /// well, but on its way: nothing was interrupted there, and a debugger is to show its name.
-    is_interrupted: bool,
 }
 
 struct Piece {
@@ -112,17 +117,28 @@ struct Piece {
     /// Up to where the code is described.
     address: u64,
     last: Option<Unwind>,
+    /// A debugger has to treat it as a signal frame.
     is_signal: bool,
+}
+
+/// Returns whether a function with such a row is a signal frame: it is entered by an interrupt, or it
+/// has gone to another stack, where debuggers else take the way back for the end.
+///
+/// A function that saves all registers, but does not begin with them saved, is the entry of system
+/// calls: nothing was interrupted there, and a debugger is to show its name.
+fn is_signal(frame: Option<Frame>, is_first: bool) -> bool {
+    match frame {
+        Some(Frame::Interrupt { .. }) => true,
+        Some(Frame::Registers { .. }) => is_first,
+        Some(Frame::Call { base, .. }) => base == Base::AtStackPointer,
+        None => false,
+    }
 }
 
 impl FrameWriter {
     pub(super) fn new() -> Self {
         let bytes = [CIE.as_slice(), SIGNAL_CIE.as_slice()].concat();
-        Self {
-            bytes,
-            piece: None,
-            is_interrupted: false,
-        }
+        Self { bytes, piece: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -132,27 +148,17 @@ impl FrameWriter {
     /// Says how to unwind from `address` on, in a new piece if asked for, as at the start of a
     /// function.
     pub(super) fn row(&mut self, address: u64, unwind: &Unwind, begins_piece: bool) {
-        let saves_all = matches!(
-            unwind.frame,
-            Some(Frame::Registers { .. } | Frame::Interrupt { .. })
-        );
-        if begins_piece {
-            self.is_interrupted = saves_all;
-        }
-        self.is_interrupted |= matches!(unwind.frame, Some(Frame::Interrupt { .. }));
-        let is_signal = saves_all && self.is_interrupted;
         let fits = self.piece.as_ref().is_some_and(|piece| {
-            !begins_piece
-                && piece.is_signal == is_signal
-                && u32::try_from(address.wrapping_sub(piece.address)).is_ok()
+            !begins_piece && u32::try_from(address.wrapping_sub(piece.address)).is_ok()
         });
         if !fits {
             self.end_piece(address);
-            self.begin_piece(address, is_signal);
+            self.begin_piece(address);
         }
         let Some(piece) = self.piece.as_mut() else {
             return;
         };
+        piece.is_signal |= is_signal(unwind.frame, piece.last.is_none());
         if piece.last == Some(*unwind) {
             return;
         }
@@ -174,31 +180,27 @@ impl FrameWriter {
         core::mem::take(&mut self.bytes)
     }
 
-    fn begin_piece(&mut self, start: u64, is_signal: bool) {
+    fn begin_piece(&mut self, start: u64) {
         let at = self.bytes.len();
         self.piece = Some(Piece {
             at,
             start,
             address: start,
             last: None,
-            is_signal,
+            is_signal: false,
         });
-        let cie = if is_signal { CIE.len() } else { 0 };
-        self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes
-            .extend_from_slice(&u32::try_from(cie).unwrap_or(0).to_le_bytes());
-        self.bytes.extend_from_slice(&start.to_le_bytes());
+        // The length, the CIE pointer (that of the first), the start, the length of the code, and no
+        // augmentation data.
         self.bytes.extend_from_slice(&[0; 8]);
-        if is_signal {
-            // No augmentation data.
-            self.bytes.push(0);
-        }
+        self.bytes.extend_from_slice(&start.to_le_bytes());
+        self.bytes.extend_from_slice(&[0; 9]);
     }
 
     fn end_piece(&mut self, end: u64) {
-        let Some(Piece { at, start, .. }) = self.piece.take() else {
+        let Some(piece) = self.piece.take() else {
             return;
         };
+        let Piece { at, start, .. } = piece;
         if end <= start {
             // A later row for the same address takes its place.
             self.bytes.truncate(at);
@@ -212,6 +214,10 @@ impl FrameWriter {
             at.saturating_add(CODE_LEN_AT),
             &end.saturating_sub(start).to_le_bytes(),
         );
+        if piece.is_signal {
+            let cie = u32::try_from(CIE.len()).unwrap_or(0);
+            self.patch(at.saturating_add(CIE_POINTER_AT), &cie.to_le_bytes());
+        }
     }
 
     fn patch(&mut self, at: usize, value: &[u8]) {
@@ -326,7 +332,6 @@ impl FrameWriter {
         let mut expression = Self {
             bytes: Vec::new(),
             piece: None,
-            is_interrupted: false,
         };
         match base {
             Base::Register(number) => {

@@ -114,18 +114,28 @@ fn interrupts_unwind_by_what_was_pushed() {
 }
 
 #[test]
-fn only_what_an_interrupt_enters_is_a_signal_frame() {
+fn what_interrupts_enter_and_what_changes_stacks_are_signal_frames() {
     // An interrupt's entry begins with what the processor pushed, that of system calls with nothing.
     let by_interrupt = [(TEXT, 0, 0, 0x205), (TEXT + 8, 0, 0, 0x105)];
     let by_call = [(TEXT, 0, 0, 0x400), (TEXT + 8, 0, 0, 0x105)];
-    for (rows, is_signal) in [(by_interrupt, true), (by_call, false)] {
+    let with_two_stacks = [(TEXT, 8, 0, 0x005), (TEXT + 8, 16, 0, 0x009)];
+    let ordinary = [(TEXT, 8, 0, 0x005), (TEXT + 8, 16, 0, 0x005)];
+    let kinds = [
+        (by_interrupt, true),
+        (by_call, false),
+        (with_two_stacks, true),
+        (ordinary, false),
+    ];
+    for (rows, is_signal) in kinds {
         let (memory, symbols) = kernel(&rows);
         let frames = call_frames(&memory, &symbols);
         let section = DebugFrame::new(&frames, LittleEndian);
-        let found = section.fde_for_address(&BaseAddresses::default(), TEXT + 8, |s, b, o| {
-            s.cie_from_offset(b, o)
-        });
-        assert_eq!(found.unwrap().is_signal_trampoline(), is_signal);
+        for address in [TEXT, TEXT + 8] {
+            let found = section.fde_for_address(&BaseAddresses::default(), address, |s, b, o| {
+                s.cie_from_offset(b, o)
+            });
+            assert_eq!(found.unwrap().is_signal_trampoline(), is_signal, "{rows:?}");
+        }
     }
 }
 

@@ -172,11 +172,7 @@ fn frames_below_an_interrupt_are_shown(debugger: &mut dyn Debugger) -> Result<()
         None => true,
         Some(frame) => frame.pc >> 63 == 0 || below.len() >= 2,
     });
-    // GDB takes a caller's frame at a lower address for a corrupt stack. It goes from a processor's interrupt
-    // stack to the task's only where that one lies higher, which is a matter of luck.
-    let is_cut = debugger.kind() == Kind::Gdb
-        && names.last().is_some_and(|name| name.starts_with("sysvec_"));
-    ensure!(is_whole || is_cut, "{names:?}");
+    ensure!(is_whole, "{names:?}");
     Ok(())
 }
 
