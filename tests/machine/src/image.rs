@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Archive, Environment, KernelModules, MachineError, libraries::shared_libraries,
+    Archive, Environment, KernelModules, MachineError, MachineOptions, libraries::shared_libraries,
     modules::Module, protocol,
 };
 
@@ -55,16 +55,19 @@ pub fn guest_initramfs(
 /// Makes the root file system of a machine.
 pub(crate) fn machine_initramfs(
     environment: &Environment,
-    files: &[FileCopy],
-    ports: &[String],
+    options: &MachineOptions,
     token: &str,
 ) -> Result<Vec<u8>, MachineError> {
     let mut archive = base(environment, &MACHINE_MODULES, include_bytes!("init.sh"))?;
-    let agent = Environment::program("trapline-machine-agent")?;
+    let agent = options.agent()?;
     add_files(&mut archive, &[("/trapline/agent".to_owned(), agent)])?;
     archive.file(protocol::TOKEN_FILE, 0o600, token.as_bytes());
-    archive.file("/trapline/ports", 0o644, lines(ports).as_bytes());
-    add_files(&mut archive, files)?;
+    archive.file(
+        "/trapline/ports",
+        0o644,
+        lines(&options.serial_ports).as_bytes(),
+    );
+    add_files(&mut archive, &options.files)?;
     Ok(archive.finish())
 }
 

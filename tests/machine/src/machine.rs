@@ -40,6 +40,9 @@ pub struct MachineOptions {
     pub files: Vec<(String, PathBuf)>,
     /// Serial ports, by name: `/dev/virtio-ports/NAME` in the machine, [`Machine::serial_port`] here.
     pub serial_ports: Vec<String>,
+    /// The directory of the programs built from this workspace; [`Environment::program`] finds them if there is
+    /// none.
+    pub programs: Option<PathBuf>,
 }
 
 impl Default for MachineOptions {
@@ -50,11 +53,27 @@ impl Default for MachineOptions {
             memory_mib: 2048,
             files: Vec::new(),
             serial_ports: Vec::new(),
+            programs: None,
         }
     }
 }
 
 impl MachineOptions {
+    /// Takes the programs of this workspace from a directory, as in [`MachineOptions::programs`].
+    #[must_use]
+    pub fn programs(mut self, directory: &Path) -> Self {
+        self.programs = Some(directory.to_owned());
+        self
+    }
+
+    pub(crate) fn agent(&self) -> Result<PathBuf, MachineError> {
+        const AGENT: &str = "trapline-machine-agent";
+        match &self.programs {
+            Some(directory) => Ok(directory.join(AGENT)),
+            None => Environment::program(AGENT),
+        }
+    }
+
     /// Adds a file, as in [`MachineOptions::files`].
     #[must_use]
     pub fn file(mut self, path: &str, source: impl Into<PathBuf>) -> Self {
@@ -104,7 +123,7 @@ impl Machine {
             .prefix("trapline-machine-")
             .tempdir()?;
         let token = random_token()?;
-        let image = machine_initramfs(environment, &options.files, &options.serial_ports, &token)?;
+        let image = machine_initramfs(environment, options, &token)?;
         write_private(&directory.path().join("initramfs"), &image)?;
         let qemu = Qemu::start(
             environment.qemu()?,

@@ -58,7 +58,9 @@ impl Place {
             HostKvm::probe().describe()
         );
         let trapline = programs.join("trapline");
-        let options = MachineOptions::default().file("/bin/trapline", trapline);
+        let options = MachineOptions::default()
+            .programs(programs)
+            .file("/bin/trapline", trapline);
         Ok(Self::Machine(Box::new(Machine::boot(
             environment,
             &options,
