@@ -19,6 +19,9 @@ const OVERSIZE_REPLY: &[u8] = b"$E16#ac";
 pub(crate) struct Wire {
     deframer: Deframer,
     input: Vec<u8>,
+    /// How much of `input` has been taken: the memory is moved up only now and then, so that a flood
+    /// of tiny packets takes linear time (rule S3).
+    taken_bytes: usize,
     output: Vec<u8>,
     /// The last packet sent, for a client that asks for it again. Empty in no-ack mode.
     last_reply: Vec<u8>,
@@ -55,6 +58,7 @@ impl Wire {
         Self {
             deframer: Deframer::new(PACKET_SIZE_BYTES),
             input: Vec::new(),
+            taken_bytes: 0,
             output: Vec::new(),
             last_reply: Vec::new(),
             is_unacknowledged: false,
@@ -76,12 +80,26 @@ impl Wire {
     /// Takes bytes as sent. Returns whether there is input that waited for room.
     pub(crate) fn consume(&mut self, len_bytes: usize) -> bool {
         self.output.drain(..len_bytes.min(self.output.len()));
-        !self.input.is_empty() && self.output.len() < OUTPUT_HIGH_BYTES && self.waiting.is_none()
+        let has_input = !self.untaken().is_empty();
+        has_input && self.output.len() < OUTPUT_HIGH_BYTES && self.waiting.is_none()
     }
 
     /// Returns whether more bytes should be read from the connection.
     pub(crate) fn has_room(&self) -> bool {
-        self.input.len() < INPUT_HIGH_BYTES
+        self.untaken().len() < INPUT_HIGH_BYTES
+    }
+
+    fn untaken(&self) -> &[u8] {
+        self.input.get(self.taken_bytes..).unwrap_or_default()
+    }
+
+    /// Takes bytes out of the input.
+    fn advance(&mut self, len_bytes: usize) {
+        self.taken_bytes = self.taken_bytes.saturating_add(len_bytes);
+        if self.taken_bytes >= self.untaken().len() {
+            self.input.drain(..self.taken_bytes.min(self.input.len()));
+            self.taken_bytes = 0;
+        }
     }
 
     /// Returns whether the client has still to acknowledge the last packet.
@@ -125,19 +143,20 @@ impl Wire {
         if self.output.len() >= OUTPUT_HIGH_BYTES {
             return None;
         }
-        let mut input = core::mem::take(&mut self.input);
-        let mut rest = input.as_slice();
+        let input = core::mem::take(&mut self.input);
+        let untaken = input.get(self.taken_bytes..).unwrap_or_default();
+        let mut rest = untaken;
         let taken = self.take_event(&mut rest);
-        let used = input.len().saturating_sub(rest.len());
-        input.drain(..used);
+        let used = untaken.len().saturating_sub(rest.len());
         self.input = input;
+        self.advance(used);
         taken
     }
 
     /// Takes a request to stop that came behind a request under way. All else waits for the answer.
     fn take_interrupt(&mut self) -> Option<Taken> {
-        while let Some(first @ (INTERRUPT | b'+')) = self.input.first().copied() {
-            self.input.drain(..1);
+        while let Some(first @ (INTERRUPT | b'+')) = self.untaken().first().copied() {
+            self.advance(1);
             if let Some(taken) = self.take_event(&mut [first].as_slice()) {
                 return Some(taken);
             }
