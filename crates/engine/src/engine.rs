@@ -279,15 +279,15 @@ impl Engine {
             return;
         };
         while client.intake(&mut self.context(machine, now)) == Intake::More {
-            self.tell_others(id, &mut client);
+            self.tell_others(&mut client);
         }
-        self.tell_others(id, &mut client);
+        self.tell_others(&mut client);
         self.core.monitor.roster.note(id, client.session.kind());
         self.clients.insert(id, client);
     }
 
     /// Lets the other clients know what a request did to them.
-    fn tell_others(&mut self, _id: SessionId, client: &mut Client) {
+    fn tell_others(&mut self, client: &mut Client) {
         if core::mem::take(&mut client.session.released_stop) {
             for other in self.clients.values_mut() {
                 other.session.holds_stop = false;
