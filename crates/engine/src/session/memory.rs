@@ -100,6 +100,12 @@ impl Session {
         if len_bytes > MAX_SCAN_BYTES {
             return Err(Refusal::text(reply::EINVAL, "that is more than 1 GiB"));
         }
+        if address.checked_add(len_bytes.saturating_sub(1)).is_none() {
+            return Err(Refusal::text(
+                reply::EINVAL,
+                "the range goes on behind the last address",
+            ));
+        }
         let (mut done, mut crc) = match self.work.take() {
             Some(Work::Crc { done_bytes, crc }) => (done_bytes, crc),
             _ => (0, u32::MAX),
@@ -184,8 +190,11 @@ impl Session {
             .min(limit_bytes);
         let mut done: usize = 0;
         while done < len {
+            let Some(start) = address.checked_add(done as u64) else {
+                break;
+            };
             let wanted = len.saturating_sub(done).min(BLOCK_BYTES);
-            let block = self.read_at(address.wrapping_add(done as u64), wanted, context)?;
+            let block = self.read_at(start, wanted, context)?;
             let read = block.len();
             let room = write(&block);
             self.scratch = block;

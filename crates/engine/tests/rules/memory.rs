@@ -87,6 +87,26 @@ fn a_read_ends_where_addresses_do() {
     }
 }
 
+/// A reply is read in blocks, and one of them ends with the last address.
+#[test]
+fn a_read_does_not_go_on_at_the_first_address_behind_the_last() {
+    const BLOCK: u64 = 0x4000;
+    let (mut world, gdb) = guest();
+    let [high, directory] = [0x2000, 0x3000];
+    world.model.ram.put_u64(high + 511 * 8, directory | 3);
+    world.model.ram.put_u64(directory + 511 * 8, PAGE_TABLE | 3);
+    for page in 508..512 {
+        map(&world, page * PAGE, own_code(2));
+    }
+    let start = BLOCK.wrapping_neg();
+    let found = read(&mut world, gdb, start, 2 * BLOCK);
+    assert_eq!(found, Some(BLOCK as usize));
+    let sum = world.ask(gdb, &format!("qCRC:{start:x},{BLOCK:x}"));
+    assert!(sum.starts_with('C'), "{sum}");
+    let sum = world.ask(gdb, &format!("qCRC:{start:x},{:x}", BLOCK + 1));
+    assert!(sum.contains("behind the last address"), "{sum}");
+}
+
 /// What is mapped has been written then, and the debugger knows where to look.
 #[test]
 fn a_write_that_leaves_mapped_memory_says_where_it_ended() {
