@@ -16,6 +16,11 @@ use crate::readiness::Readiness;
 use crate::server::Watched;
 use crate::waker::Waker;
 
+/// How many answers to [`Command::Run`] are taken at once from [`Execute`] before clients are looked
+/// at again. Steps made as one give the next command with each answer, up to a million of them, and
+/// a request to end them has to be seen meanwhile (rule R3).
+const MAX_ANSWERS_AT_ONCE: u32 = 64;
+
 /// A machine that any thread may use.
 pub type SharedMachine = Box<dyn Machine + Send>;
 
@@ -45,6 +50,8 @@ struct Inner {
     machine: SharedMachine,
     connections: BTreeMap<SessionId, Connection>,
     ended: Option<GuestEnd>,
+    /// Commands were left for the event loop's next turn.
+    has_commands: bool,
 }
 
 impl core::fmt::Debug for Hub {
@@ -72,6 +79,7 @@ impl Hub {
                 machine,
                 connections,
                 ended: None,
+                has_commands: false,
             }),
             execute: Box::new(execute),
             waker: Waker::new()?,
@@ -128,17 +136,21 @@ impl Hub {
         })
     }
 
-    /// Goes on with requests that take longer than a moment, for about a millisecond. Returns after
-    /// what time there is more to be done, or `None` if there is nothing.
+    /// Goes on with requests and steps that take longer than a moment, for about a millisecond.
+    /// Returns after what time there is more to be done, or `None` if there is nothing.
     ///
     /// Only the event loop calls it, between looking at what clients send: while such a request is
     /// under way all others are served as they come.
     pub(crate) fn work(&self) -> Option<Duration> {
-        let due = self.lock().engine.work_due()?;
+        let due = self.lock().due()?;
         if due <= self.now() {
-            self.act(|inner, now| inner.engine.work(&mut *inner.machine, now));
+            self.act(|inner, now| {
+                if inner.engine.work_due().is_some_and(|due| due <= now) {
+                    inner.engine.work(&mut *inner.machine, now);
+                }
+            });
         }
-        let due = self.lock().engine.work_due()?;
+        let due = self.lock().due()?;
         Some(Duration::from_nanos(due.0.saturating_sub(self.now().0)))
     }
 
@@ -233,30 +245,40 @@ impl Hub {
     /// Returns whether the event loop has to look at the connections.
     fn drain(&self, inner: &mut Inner, now: Time) -> bool {
         let mut needs_loop = false;
+        let mut answer_count = 0;
         loop {
-            while let Some(command) = inner.engine.poll_command() {
-                let running = match &command {
-                    Command::Run(vcpu, _) => Some(*vcpu),
-                    Command::Stop(_) => None,
-                    Command::End(end) => {
-                        inner.ended = Some(*end);
-                        needs_loop = true;
-                        None
-                    }
-                };
-                let stopped = (self.execute)(command);
-                if let Some((vcpu, reason)) = running.zip(stopped) {
-                    inner
-                        .engine
-                        .handle_stopped(vcpu, reason, &mut *inner.machine, now);
-                }
+            while answer_count < MAX_ANSWERS_AT_ONCE
+                && let Some(command) = inner.engine.poll_command()
+            {
+                needs_loop |= matches!(command, Command::End(_));
+                answer_count += u32::from(self.carry_out(command, inner, now));
             }
+            inner.has_commands = answer_count >= MAX_ANSWERS_AT_ONCE;
             let (has_sent, is_waiting) = inner.send(now);
-            needs_loop |= is_waiting || inner.engine.work_due().is_some();
-            if !has_sent {
+            needs_loop |= is_waiting || inner.due().is_some();
+            if !has_sent || inner.has_commands {
                 return needs_loop;
             }
         }
+    }
+
+    /// Carries a command out. Returns whether the engine has been given an answer to it.
+    fn carry_out(&self, command: Command, inner: &mut Inner, now: Time) -> bool {
+        let running = match &command {
+            Command::Run(vcpu, _) => Some(*vcpu),
+            Command::Stop(_) => None,
+            Command::End(end) => {
+                inner.ended = Some(*end);
+                None
+            }
+        };
+        let Some((vcpu, reason)) = running.zip((self.execute)(command)) else {
+            return false;
+        };
+        inner
+            .engine
+            .handle_stopped(vcpu, reason, &mut *inner.machine, now);
+        true
     }
 
     fn now(&self) -> Time {
@@ -265,6 +287,14 @@ impl Hub {
 }
 
 impl Inner {
+    /// Returns when the event loop has something to go on with.
+    fn due(&self) -> Option<Time> {
+        if self.has_commands {
+            return Some(Time(0));
+        }
+        self.engine.work_due()
+    }
+
     /// Sends each client's output as far as its stream takes it. Returns whether anything was sent,
     /// and whether a stream has to be waited for or closed.
     fn send(&mut self, now: Time) -> (bool, bool) {

@@ -137,6 +137,15 @@ impl Fake {
         !self.state.lock().unwrap().running.is_empty()
     }
 
+    /// Waits until vCPU 0 has stepped away from `address`.
+    pub(crate) fn expect_away_from(&self, address: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.state.lock().unwrap().vcpus[0].u64(RIP) == address {
+            assert!(Instant::now() < deadline, "there is no step");
+            thread::yield_now();
+        }
+    }
+
     /// Waits until the guest runs, as it does some time after the last client has gone.
     pub(crate) fn expect_running(&self) {
         let deadline = Instant::now() + PATIENCE;

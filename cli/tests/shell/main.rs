@@ -6,5 +6,6 @@ mod batch;
 mod elf;
 mod fake;
 mod interactive;
+mod packets;
 mod symbols;
 mod terminal;
