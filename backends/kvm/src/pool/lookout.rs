@@ -7,33 +7,26 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::sync::OnceLock;
-use std::thread::{self, Thread};
 
 use trapline_engine::VcpuId;
 
+use super::patrol::{Look, Patrol};
+
 /// How long a write stays unseen at most.
 const INTERVAL: Duration = Duration::from_millis(4);
-
-/// After this many intervals without a vCPU to bring out the thread sleeps until there is one.
-const MAX_IDLE_LOOKS: u32 = 16;
 
 /// Which vCPUs are to be brought out, and the thread that does it.
 #[derive(Debug)]
 pub(super) struct Lookout {
     wanted: Box<[AtomicBool]>,
-    thread: OnceLock<Thread>,
-    is_asleep: AtomicBool,
-    is_over: AtomicBool,
+    patrol: Patrol,
 }
 
 impl Lookout {
     pub(super) fn new(vcpu_count: usize) -> Self {
         Self {
             wanted: (0..vcpu_count).map(|_| AtomicBool::new(false)).collect(),
-            thread: OnceLock::new(),
-            is_asleep: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
+            patrol: Patrol::default(),
         }
     }
 
@@ -42,7 +35,7 @@ impl Lookout {
         if let Some(wanted) = self.wanted.get(vcpu.index())
             && !wanted.swap(true, Ordering::SeqCst)
         {
-            self.wake();
+            self.patrol.wake();
         }
     }
 
@@ -55,26 +48,21 @@ impl Lookout {
 
     /// Ends the thread.
     pub(super) fn end(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        self.wake();
+        self.patrol.end();
     }
 
     /// The life of the thread.
     pub(super) fn work(&self, kick: impl Fn(VcpuId)) {
-        let _ = self.thread.set(thread::current());
-        let mut idle_looks = MAX_IDLE_LOOKS;
-        while !self.is_over.load(Ordering::SeqCst) {
-            if idle_looks >= MAX_IDLE_LOOKS {
-                self.sleep();
-                idle_looks = 0;
-            }
-            thread::sleep(INTERVAL);
-            idle_looks += 1;
+        let look = || {
+            let mut look = Look::Idle;
             for vcpu in self.wanted() {
                 kick(vcpu);
-                idle_looks = 0;
+                look = Look::Busy;
             }
-        }
+            look
+        };
+        let is_quiet = || self.wanted().next().is_none();
+        self.patrol.work(INTERVAL, look, is_quiet);
     }
 
     fn wanted(&self) -> impl Iterator<Item = VcpuId> + '_ {
@@ -83,25 +71,5 @@ impl Lookout {
             .zip(&self.wanted)
             .filter(|(_, wanted)| wanted.load(Ordering::SeqCst))
             .map(|(vcpu, _)| vcpu)
-    }
-
-    /// Sleeps until a vCPU is wanted, or the end. Whoever wants one says so first and looks at
-    /// `is_asleep` then; here it is the other way round, so one of the two sees the other.
-    fn sleep(&self) {
-        self.is_asleep.store(true, Ordering::SeqCst);
-        if self.wanted().next().is_none() && !self.is_over.load(Ordering::SeqCst) {
-            while self.is_asleep.load(Ordering::SeqCst) {
-                thread::park();
-            }
-        }
-        self.is_asleep.store(false, Ordering::SeqCst);
-    }
-
-    fn wake(&self) {
-        if self.is_asleep.swap(false, Ordering::SeqCst)
-            && let Some(thread) = self.thread.get()
-        {
-            thread.unpark();
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod lane;
 mod lookout;
+mod patrol;
 mod watch;
 
 use core::sync::atomic::Ordering;

@@ -5,7 +5,7 @@
 //! thread looks every millisecond, for as long as there are steps: one that is under way at two
 //! looks is ended.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +14,10 @@ use std::thread::{self, JoinHandle};
 use trapline_engine::VcpuId;
 
 use super::lane::Shared;
+use super::patrol::{Look, Patrol};
 
 /// How long a step may take at least; it may be twice as long.
 pub(super) const STEP_PATIENCE: Duration = Duration::from_millis(1);
-
-/// After this many looks without a new step the thread sleeps until there is one.
-const MAX_IDLE_LOOKS: u32 = 16;
 
 /// What the thread looks at.
 #[derive(Debug, Default)]
@@ -27,8 +25,7 @@ struct Steps {
     /// How often a step began or ended: odd while one is under way.
     changes: AtomicU64,
     vcpu: AtomicU32,
-    is_asleep: AtomicBool,
-    is_over: AtomicBool,
+    patrol: Patrol,
 }
 
 /// The watching thread.
@@ -68,24 +65,14 @@ impl Watch {
         let steps = &*self.steps;
         steps.vcpu.store(vcpu.0, Ordering::SeqCst);
         steps.changes.fetch_add(1, Ordering::SeqCst);
-        if steps.is_asleep.swap(false, Ordering::SeqCst) {
-            self.wake();
-        }
+        steps.patrol.wake();
         WatchedStep { steps, _turn: turn }
-    }
-
-    fn wake(&self) {
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.steps.is_over.store(true, Ordering::SeqCst);
-        self.steps.is_asleep.store(false, Ordering::SeqCst);
-        self.wake();
+        self.steps.patrol.end();
         if let Some(thread) = self.thread.take() {
             // A thread that has panicked has said so already.
             let _ = thread.join();
@@ -102,35 +89,21 @@ impl Drop for WatchedStep<'_> {
 impl Steps {
     fn watch(&self, shared: &Shared) {
         let mut seen = 0;
-        let mut idle_looks = 0;
-        while !self.is_over.load(Ordering::SeqCst) {
-            thread::sleep(STEP_PATIENCE);
+        let look = || {
             let changes = self.changes.load(Ordering::SeqCst);
-            let is_under_way = changes % 2 == 1;
-            if changes != seen {
-                idle_looks = 0;
-            } else if is_under_way {
+            if changes == seen && is_under_way(changes) {
                 shared.kick(VcpuId(self.vcpu.load(Ordering::SeqCst)));
-            } else {
-                idle_looks += 1;
             }
+            let is_idle = changes == seen && !is_under_way(changes);
             seen = changes;
-            if idle_looks >= MAX_IDLE_LOOKS {
-                self.sleep(seen);
-                idle_looks = 0;
-            }
-        }
+            if is_idle { Look::Idle } else { Look::Busy }
+        };
+        let is_quiet = || !is_under_way(self.changes.load(Ordering::SeqCst));
+        self.patrol.work(STEP_PATIENCE, look, is_quiet);
     }
+}
 
-    /// Sleeps until a step begins, or the end. Whoever begins one changes `changes` first and looks
-    /// at `is_asleep` then; here it is the other way round, so one of the two sees the other.
-    fn sleep(&self, seen: u64) {
-        self.is_asleep.store(true, Ordering::SeqCst);
-        if self.changes.load(Ordering::SeqCst) == seen && !self.is_over.load(Ordering::SeqCst) {
-            while self.is_asleep.load(Ordering::SeqCst) {
-                thread::park();
-            }
-        }
-        self.is_asleep.store(false, Ordering::SeqCst);
-    }
+/// Whether a step is under way after so many changes.
+fn is_under_way(changes: u64) -> bool {
+    changes % 2 == 1
 }
