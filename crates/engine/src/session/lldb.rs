@@ -65,7 +65,7 @@ impl Session {
             Request::AttachOrWaitSupported => reply::unsupported(out),
             Request::ShlibInfoAddress => Err(Refusal::text(1, "there is no list of libraries")),
             Request::StructuredDataPlugins => reply::text(out, "[]"),
-            Request::LoadedLibraries(_) => reply::text(out, "{\"images\":[]]}"),
+            Request::LoadedLibraries(_) => reply::text(out, "{\"images\":[]}"),
             Request::WorkingDirectory => {
                 out.hex_text("/");
                 Ok(Answer::Reply)

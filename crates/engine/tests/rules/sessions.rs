@@ -260,3 +260,12 @@ fn many_vcpus_fit_into_every_reply() {
         assert_eq!(xml.matches("<thread id=").count(), count);
     }
 }
+
+#[test]
+fn the_list_of_libraries_is_json() {
+    let mut world = World::new(Config::vcpus(1), Choices::Fair(0));
+    let lldb = world.connect();
+    world.clients[lldb].is_checked = false;
+    let libraries = world.ask(lldb, "jGetLoadedDynamicLibrariesInfos:{}");
+    assert_eq!(libraries, "{\"images\":[]}");
+}
