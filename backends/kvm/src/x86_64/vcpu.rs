@@ -7,7 +7,7 @@ use kvm_bindings::{
     KVM_MP_STATE_UNINITIALIZED,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use trapline_arch::x86_64::control::Rflags;
+use trapline_arch::x86_64::control::{Efer, Rflags};
 use trapline_arch::x86_64::debug::{DebugRegisters, Dr6, Dr7};
 use trapline_arch::x86_64::registers as ids;
 use trapline_arch::x86_64::xsave::{self, XsaveLayout};
@@ -193,7 +193,7 @@ impl KvmVcpu {
     pub(super) fn linear_pc(&mut self) -> Result<Gva, errno::Error> {
         let rip = self.registers()?.rip;
         let sregs = self.system_registers()?;
-        let in_64_bit = sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0;
+        let in_64_bit = Efer::from_bits(sregs.efer).lma() && sregs.cs.l != 0;
         Ok(Gva(if in_64_bit {
             rip
         } else {
@@ -287,9 +287,6 @@ impl KvmVcpu {
         self.xsave.store(&self.fd).map_err(refused)
     }
 }
-
-/// EFER.LMA: long mode is active.
-const EFER_LMA: u64 = 1 << 10;
 
 impl Vcpu for KvmVcpu {
     fn load(&mut self, group: RegisterGroup, file: &mut RegisterFile) -> Result<(), AccessError> {
