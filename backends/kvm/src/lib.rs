@@ -10,7 +10,13 @@
 //!    [`Command::Run`](trapline_engine::Command::Run) and
 //!    [`Command::Stop`](trapline_engine::Command::Stop) to [`VcpuPool::run_here`] and
 //!    [`VcpuPool::stop`], is told of stops by its [`StopListener`], and reads registers and memory
-//!    through [`VcpuPool::machine`].
+//!    through [`VcpuPool::machine`]. A step that `run_here` has carried out on the spot is its
+//!    return value; the listener is not told of it.
+//! 5. The thread that serves debuggers calls [`wake_promptly`], so that guests that keep the
+//!    processors busy do not keep it waiting.
+//!
+//! `examples/embed.rs` is a whole monitor with `trapline_server` as its debug server, in some 200
+//! lines.
 //!
 //! # What the monitor leaves to the pool
 //! - `KVM_RUN`, `KVM_SET_GUEST_DEBUG` and the pages that vCPUs share with KVM.
