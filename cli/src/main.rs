@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 /// Debugs the guests of hypervisors with GDB, LLDB or a shell, with nothing installed in the guest.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "trapline", version, about, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

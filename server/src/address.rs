@@ -42,8 +42,8 @@ pub enum AddressError {
     /// The path or device is empty.
     #[error("'{0}' names no file")]
     NoPath(String),
-    /// The TCP address has no port, or one that is no number.
-    #[error("'{0}' needs a port number, as in tcp:localhost:1234")]
+    /// The TCP address has no host, no port, or a port that is no number below 65,536.
+    #[error("'{0}' needs a host and a port number, as in tcp:localhost:1234")]
     NoPort(String),
     /// The rate is no number.
     #[error(

@@ -5,7 +5,7 @@
 //! the current tables do not map is looked up in the kernel's own tables, where those can be known.
 
 use trapline_arch::x86_64::mode;
-use trapline_arch::x86_64::paging::{PagingState, Region, TranslateError, Translation};
+use trapline_arch::x86_64::paging::{PagingMode, PagingState, Region, TranslateError, Translation};
 use trapline_arch::x86_64::registers::{CR3, RIP};
 use trapline_arch::{Gpa, Gva, PhysicalMemory, RegisterFile};
 
@@ -49,6 +49,18 @@ impl AddressSpace {
     /// Removes a pointer's tag bits (rule M2).
     pub(crate) fn untag(&self, address: Gva) -> Gva {
         self.current.untag(address)
+    }
+
+    /// Returns whether anything can ever be at an address, wherever it is mapped.
+    ///
+    /// In modes whose addresses have 32 bits a debugger may already plant what is for the 64-bit
+    /// code to come, perhaps with five-level paging.
+    pub(crate) fn is_canonical(&self, address: Gva) -> bool {
+        let mode = match self.current.mode() {
+            PagingMode::None | PagingMode::Bits32 { .. } | PagingMode::Pae => PagingMode::FiveLevel,
+            mode => mode,
+        };
+        mode.is_canonical(address)
     }
 
     /// Translates an address with the vCPU's tables, or with the kernel's where those leave it out.

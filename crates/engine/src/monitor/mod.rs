@@ -190,7 +190,7 @@ impl<'a> Call<'a, '_> {
         if command.effect == Effect::Changes && self.session.access == Access::ReadOnly {
             let name = command.name;
             return Err(fail!(
-                "this session is read-only, so '{name}' is not to be had"
+                "this session is read-only, so '{name}' is not allowed"
             ));
         }
         if !format.is_empty() && !command.takes_format {

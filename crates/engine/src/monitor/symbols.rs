@@ -100,8 +100,12 @@ fn find(call: &mut Call<'_, '_>) -> Result<(), Failure> {
         }
         return Ok(());
     }
+    let is_system_known = os.description().is_some();
     let address = Gva(call.evaluate(text)?);
     let symbol = call.symbol(address);
+    if symbol.is_empty() && !is_system_known {
+        return Err(fail!("the guest's symbols are not known; see 'symbols'"));
+    }
     if symbol.is_empty() {
         return Err(fail!("{address} is in no symbol of the kernel"));
     }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use trapline_arch::Gva;
 
-use crate::contract::WatchKind;
+use crate::contract::{PointAccess, WatchKind};
 use crate::session::SessionId;
 
 /// The most breakpoints and watchpoints at once, over all clients (rule S3).
@@ -45,6 +45,8 @@ pub(crate) struct PointKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) enum InsertError {
+    /// The address, or one that is to be watched, is not canonical: nothing ever runs or lies there.
+    NotCanonical(Gva),
     /// The address is not mapped, or mapped to no memory, and no hardware slot is free to hold the
     /// breakpoint instead.
     NotMapped(Gva),
@@ -52,8 +54,8 @@ pub(crate) enum InsertError {
     NoFreeSlot(usize),
     /// The watched length is zero or too long for the hardware.
     BadLength(u64),
-    /// This hypervisor cannot do it at all.
-    Unsupported,
+    /// This host has no slots for what was asked for.
+    Unsupported(PointAccess),
     /// There are [`MAX_POINTS`] already.
     TooMany,
     /// The conditions of all points would take more than [`MAX_CONDITION_BYTES`].
@@ -63,6 +65,10 @@ pub(crate) enum InsertError {
 impl fmt::Display for InsertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotCanonical(address) => write!(
+                f,
+                "{address} is not canonical: no instruction and no data can be there"
+            ),
             Self::NotMapped(address) => write!(
                 f,
                 "{address} is not mapped now, and no hardware slot is free to wait for it there"
@@ -77,7 +83,12 @@ impl fmt::Display for InsertError {
                 f,
                 "cannot watch {len} bytes: 1 to {MAX_WATCH_BYTES} fit into the hardware slots"
             ),
-            Self::Unsupported => f.write_str("this hypervisor cannot do that"),
+            Self::Unsupported(PointAccess::Execute) => f.write_str(
+                "this host has no hardware breakpoints; the command 'info' shows what it can do",
+            ),
+            Self::Unsupported(_) => {
+                f.write_str("this host has no watchpoints; the command 'info' shows what it can do")
+            }
             Self::TooMany => write!(f, "there are {MAX_POINTS} breakpoints already"),
             Self::ConditionsTooLong => write!(
                 f,

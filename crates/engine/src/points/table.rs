@@ -353,7 +353,7 @@ impl PointTable {
                 data.clone()
             };
             if range.is_empty() {
-                return Err(InsertError::Unsupported);
+                return Err(InsertError::Unsupported(point.access));
             }
             let slots = used.iter_mut().enumerate();
             let free = slots

@@ -12,7 +12,7 @@ use crate::condition::Term;
 use crate::contract::{VcpuId, WatchKind};
 use crate::core::Context;
 use crate::expression::Expression;
-use crate::points::{PointKey, PointKind, PointOwner};
+use crate::points::{InsertError, PointKey, PointKind, PointOwner};
 
 fn kind(ty: BreakpointType) -> PointKind {
     match ty {
@@ -55,6 +55,7 @@ impl Session {
         terms: Vec<Term>,
         context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
+        check_canonical(vcpu, key, context)?;
         let gpa = match key.kind {
             PointKind::SoftwareBreakpoint | PointKind::Watchpoint(_) => {
                 context.translate(vcpu, key.address)?
@@ -93,5 +94,19 @@ impl Session {
                 PointKey { len: 1, ..key }
             }
         })
+    }
+}
+
+/// Refuses a point of which a byte is at an address that is not canonical for `vcpu`.
+fn check_canonical(vcpu: VcpuId, key: PointKey, context: &mut Context<'_>) -> Result<(), Refusal> {
+    let space = context.address_space(vcpu)?;
+    let last = match key.kind {
+        PointKind::Watchpoint(_) => key.address.wrapping_add(key.len.saturating_sub(1)),
+        PointKind::SoftwareBreakpoint | PointKind::HardwareBreakpoint => key.address,
+    };
+    let mut ends = [key.address, last].into_iter();
+    match ends.find(|address| !space.is_canonical(*address)) {
+        Some(address) => Err(InsertError::NotCanonical(address).into()),
+        None => Ok(()),
     }
 }

@@ -473,6 +473,43 @@ fn tagged_addresses_name_the_same_breakpoint() {
 }
 
 #[test]
+fn a_point_at_an_address_that_is_not_canonical_is_refused() {
+    let (mut world, gdb) = guest(Code::default().nop().spin());
+    for at in [1 << 63, 1 << 47, u64::MAX << 47 ^ 1 << 60] {
+        for packet in ["Z0", "Z1", "Z2", "Z3", "Z4"] {
+            let answer = world.ask(gdb, &format!("{packet},{at:x},1"));
+            assert!(
+                answer.starts_with("E.") && answer.contains("not canonical"),
+                "{answer}"
+            );
+            assert!(answer.contains(&format!("{at:#x}")), "{answer}");
+            world.ok(gdb, &format!("z{},{at:x},1", &packet[1..]));
+        }
+    }
+    let answer = world.ask(gdb, "Z2,7ffffffffffc,8");
+    assert!(
+        answer.contains("0x800000000003 is not canonical"),
+        "{answer}"
+    );
+    // What was refused took no slot, and the addresses beside the hole are as good as any.
+    for at in [0x7fff_ffff_ffff, 0xffff_8000_0000_0000, 0x1000, u64::MAX] {
+        world.ok(gdb, &format!("Z1,{at:x},1"));
+    }
+    assert_runs(&mut world, gdb, "vCont;c");
+}
+
+#[test]
+fn a_breakpoint_for_64_bit_code_can_be_set_before_it_runs() {
+    let (mut world, gdb) = guest_with(Config::vcpus(1), Code::default().nop().spin(), |world| {
+        world.model.cpus[0].file.set_u64(registers::CR0, 1);
+    });
+    world.ok(gdb, "Z1,ffffffff81000000,1");
+    world.ok(gdb, "Z0,ff11000000000000,1");
+    let answer = world.ask(gdb, "Z1,8000000000000000,1");
+    assert!(answer.contains("not canonical"), "{answer}");
+}
+
+#[test]
 fn kernel_memory_is_readable_on_the_users_tables() {
     let code = Code::default().nop().spin();
     let (mut world, gdb) = guest_with(Config::vcpus(1), code, |world| {

@@ -278,6 +278,11 @@ fn symbols_are_looked_up() {
         "symbols",
         "kernel  not found in 256 KiB of memory",
     );
+    expect(
+        &mut unknown,
+        "symbol 0x1000",
+        "error: the guest's symbols are not known; see 'symbols'",
+    );
 }
 
 #[test]

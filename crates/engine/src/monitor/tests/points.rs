@@ -85,6 +85,11 @@ fn points_that_cannot_be_set_say_why() {
         "break 0x1000",
         &["error: 0x1000 is not mapped now, and no hardware slot is free"],
     );
+    expect(
+        &mut world,
+        "break 0x8000000000000000",
+        "error: 0x8000000000000000 is not canonical: no instruction and no data can be there",
+    );
 }
 
 #[test]
