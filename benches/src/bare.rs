@@ -60,7 +60,7 @@ impl Bare {
     }
 
     /// Executes one instruction.
-    fn step(&mut self) -> Result<()> {
+    pub(crate) fn step(&mut self) -> Result<()> {
         loop {
             match self.vcpu.run()? {
                 VcpuExit::Debug(_) => return Ok(()),

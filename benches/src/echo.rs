@@ -1,5 +1,5 @@
 //! The limit of every round trip: a process that reads and writes the same number of bytes on the
-//! same kind of socket, and does nothing else.
+//! same kind of socket, and does nothing else; or nothing but a step in between.
 
 use std::env;
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
+use trapline_guests::COUNTER;
 
+use crate::bare::Bare;
 use crate::client::connect_soon;
 use crate::servers::KillOnDrop;
 
@@ -18,6 +20,14 @@ use crate::servers::KillOnDrop;
 pub(crate) struct Echo {
     _process: KillOnDrop,
     path: std::path::PathBuf,
+}
+
+/// What the server does between a request and its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    None = 0,
+    /// One bare step of a guest of its own.
+    Step = 1,
 }
 
 /// A connection to it, with the sizes of its messages agreed.
@@ -43,9 +53,19 @@ impl Echo {
 
     /// Connects for messages of these sizes.
     pub(crate) fn connect(&self, request_bytes: usize, reply_bytes: usize) -> Result<EchoClient> {
+        self.connect_for(request_bytes, reply_bytes, Work::None)
+    }
+
+    /// Does the same, and says what is to be done before each reply.
+    pub(crate) fn connect_for(
+        &self,
+        request_bytes: usize,
+        reply_bytes: usize,
+        work: Work,
+    ) -> Result<EchoClient> {
         let mut stream = connect_soon(&self.path)?;
-        for size in [request_bytes, reply_bytes] {
-            stream.write_all(&u32::try_from(size)?.to_le_bytes())?;
+        for number in [request_bytes, reply_bytes, work as usize] {
+            stream.write_all(&u32::try_from(number)?.to_le_bytes())?;
         }
         Ok(EchoClient {
             stream,
@@ -76,15 +96,21 @@ pub(crate) fn serve(path: &Path) -> Result<()> {
 }
 
 fn answer(mut stream: UnixStream) -> Result<()> {
-    let mut sizes = [[0; 4]; 2];
-    for size in &mut sizes {
-        stream.read_exact(size)?;
+    let mut numbers = [[0; 4]; 3];
+    for number in &mut numbers {
+        stream.read_exact(number)?;
     }
-    let [request, reply] = sizes.map(u32::from_le_bytes);
+    let [request, reply, work] = numbers.map(u32::from_le_bytes);
+    let mut guest = (work == Work::Step as u32)
+        .then(|| Bare::new(&COUNTER))
+        .transpose()?;
     let mut request = vec![0; usize::try_from(request)?];
     let reply = vec![b'x'; usize::try_from(reply)?];
     loop {
         stream.read_exact(&mut request)?;
+        if let Some(guest) = &mut guest {
+            guest.step()?;
+        }
         stream.write_all(&reply)?;
     }
 }
