@@ -38,6 +38,7 @@ pub(crate) struct Needs {
     gdb: Need,
     lldb: Need,
     mke2fs: Need,
+    cxx: Need,
 }
 
 impl Needs {
@@ -54,6 +55,7 @@ impl Needs {
             gdb: Need::Required,
             lldb: Need::Required,
             mke2fs: Need::Required,
+            cxx: Need::Required,
         }
     }
 
@@ -73,6 +75,7 @@ impl Needs {
             gdb,
             lldb,
             mke2fs: Need::Unused,
+            cxx: Need::Unused,
         }
     }
 
@@ -82,6 +85,7 @@ impl Needs {
             Tool::Gdb => self.gdb,
             Tool::Lldb => self.lldb,
             Tool::Mke2fs => self.mke2fs,
+            Tool::Cxx => self.cxx,
             Tool::Kernel | Tool::Busybox => Need::Required,
         }
     }

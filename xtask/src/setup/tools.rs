@@ -31,18 +31,21 @@ pub(super) enum Tool {
     Kernel,
     Busybox,
     Mke2fs,
+    /// libFuzzer, which the fuzz targets link, is C++.
+    Cxx,
 }
 
 impl Tool {
     /// QEMU after the debuggers: its backport may bring newer libraries, against which the release's own
     /// debuggers do not install.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Gdb,
         Self::Lldb,
         Self::Qemu,
         Self::Kernel,
         Self::Busybox,
         Self::Mke2fs,
+        Self::Cxx,
     ];
 
     /// Looks for it where it was, then where programs are, and records what it finds.
@@ -94,6 +97,7 @@ impl Tool {
                     .map(|program| environment.set_mke2fs(program))
                     .is_some()
             }
+            Self::Cxx => find_program("c++").is_some(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Tool {
             Self::Kernel => packages::kernel(apt, environment),
             Self::Busybox => packages::busybox(apt, environment),
             Self::Mke2fs => apt.install(&["e2fsprogs"], "the tests boot from a disk"),
+            Self::Cxx => apt.install(&["g++"], "the fuzz targets link libFuzzer, which is C++"),
         }
     }
 
@@ -123,6 +128,7 @@ impl Tool {
             Self::Kernel => "a distribution's x86-64 kernel with its modules",
             Self::Busybox => "a static busybox",
             Self::Mke2fs => "mke2fs",
+            Self::Cxx => "a C++ compiler",
         }
     }
 
@@ -136,6 +142,7 @@ impl Tool {
             }
             Self::Busybox => "busybox in PATH, linked statically, or TRAPLINE_BUSYBOX=PATH",
             Self::Mke2fs => "mke2fs in PATH, or TRAPLINE_MKE2FS=PATH",
+            Self::Cxx => "c++ in PATH",
         }
     }
 }
