@@ -273,6 +273,10 @@ fn exit_code(end: GuestEnd, status: Option<u8>) -> ExitCode {
     }
     match end {
         GuestEnd::PowerOff | GuestEnd::Reset => ExitCode::SUCCESS,
+        GuestEnd::Killed => {
+            eprintln!("trapline: {end}");
+            ExitCode::SUCCESS
+        }
         GuestEnd::TripleFault => {
             eprintln!("trapline: the guest ended in a triple fault");
             ExitCode::FAILURE

@@ -14,6 +14,8 @@ pub enum GuestEnd {
     PowerOff,
     /// The guest asked for a reset.
     Reset,
+    /// A client killed it.
+    Killed,
     /// A triple fault: the processor met a fault that it could not deliver.
     TripleFault,
     /// The hypervisor could not enter the guest; the number is the hardware's reason.
@@ -27,6 +29,7 @@ impl fmt::Display for GuestEnd {
         match self {
             Self::PowerOff => f.write_str("the guest powered off"),
             Self::Reset => f.write_str("the guest asked for a reset"),
+            Self::Killed => f.write_str("a debugger ended the guest"),
             Self::TripleFault => f.write_str("the guest ended in a triple fault"),
             Self::EntryFailed(reason) => {
                 write!(

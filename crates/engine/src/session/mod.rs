@@ -391,7 +391,7 @@ impl Session {
     }
 
     fn kill(&mut self, context: &mut Context<'_>) -> Answered {
-        let end = context.core.run.ended().unwrap_or(GuestEnd::PowerOff);
+        let end = context.core.run.ended().unwrap_or(GuestEnd::Killed);
         context.core.run.push_command(Command::End(end));
         Ok(Answer::None)
     }

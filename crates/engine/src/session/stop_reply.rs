@@ -22,10 +22,11 @@ use crate::core::Context;
 use crate::points::{PointKey, PointKind};
 use crate::run_control::Stop;
 
-/// SIGINT, SIGTRAP, SIGABRT as GDB numbers them.
+/// SIGINT, SIGTRAP, SIGABRT, SIGKILL as GDB numbers them.
 const SIGINT: u8 = 2;
 const SIGTRAP: u8 = 5;
 const SIGABRT: u8 = 6;
+const SIGKILL: u8 = 9;
 
 fn signal(reason: StopReason, is_attach: bool) -> u8 {
     match reason {
@@ -46,6 +47,7 @@ pub(super) fn signal_and_name(reason: StopReason) -> (u8, &'static str) {
 pub(super) fn exited(end: GuestEnd, out: &mut Encoder<'_>) {
     match end {
         GuestEnd::PowerOff | GuestEnd::Reset => out.text("W00"),
+        GuestEnd::Killed => out.text("X").hex_bytes(&[SIGKILL]),
         GuestEnd::TripleFault | GuestEnd::EntryFailed(_) | GuestEnd::InternalError(_) => {
             out.text("X").hex_bytes(&[SIGABRT])
         }

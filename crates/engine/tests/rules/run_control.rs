@@ -1,6 +1,6 @@
 //! Resuming, interrupting, and the guest's end (rules R1, R3, R4, R5, R10, R12).
 
-use trapline_engine::{Access, Start, StepMethod};
+use trapline_engine::{Access, GuestEnd, Start, StepMethod};
 
 use crate::model::memory::{Code, DATA, own_code};
 use crate::model::{Choices, Config, World};
@@ -244,7 +244,7 @@ fn a_kill_ends_the_guest() {
         let (mut world, gdb) = guest(1, loops());
         world.send(gdb, packet);
         world.ticks(5);
-        assert!(world.end.is_some(), "{packet}");
+        assert_eq!(world.end, Some(GuestEnd::Killed), "{packet}");
     }
 }
 

@@ -12,6 +12,7 @@ crate::scenarios! {
     Neither AnyKvm each_end_is_told_by_its_reason;
     Neither AnyKvm a_guest_ends_by_itself_when_nobody_looks;
     Neither AnyKvm the_program_ends_by_a_signal;
+    Neither AnyKvm a_guest_that_a_client_kills_ends_and_the_program_says_why;
 }
 
 fn a_triple_fault_is_a_stop_and_the_corpse_can_be_inspected(stage: &Stage) -> Result<()> {
@@ -111,4 +112,18 @@ fn the_program_ends_by_a_signal(stage: &Stage) -> Result<()> {
     let status = guest.wait()?;
     ensure!(status == 0, "{status}: {}", guest.output());
     client.expect_closed(trapline_e2e::LIMIT)
+}
+
+fn a_guest_that_a_client_kills_ends_and_the_program_says_why(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&trapline_guests::COUNTER).start()?;
+    let mut client = stage.client(&guest)?;
+    client.packet("k")?;
+    let status = guest.wait()?;
+    ensure!(status == 0, "{status}: {}", guest.output());
+    ensure!(
+        guest.output().contains("a debugger ended the guest"),
+        "{}",
+        guest.output()
+    );
+    Ok(())
 }
