@@ -21,12 +21,15 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod aarch64;
 mod address;
 mod architecture;
 mod layout;
 mod memory;
 mod register;
+mod register_builder;
 mod register_file;
+mod table_cache;
 pub mod x86_64;
 
 pub use address::{Gpa, Gva};

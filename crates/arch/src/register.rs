@@ -17,15 +17,17 @@ pub struct RegisterId(pub u16);
 /// The part of the register file that a hypervisor loads and stores as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RegisterGroup {
-    /// General-purpose registers, instruction pointer and flags.
+    /// General-purpose registers, program counter and flags (x86) or process state (Arm).
     General,
-    /// Segments, control registers, descriptor tables.
+    /// x86: segments, control registers, descriptor tables. Arm: the system registers that address
+    /// translation and exceptions depend on.
     System,
     /// Floating-point and vector state, with everything that configures it.
     Fpu,
     /// Debug registers.
     Debug,
-    /// Model-specific registers.
+    /// x86: model-specific registers. Arm: the other system registers, which are the generic timer's
+    /// and those that identify the processor.
     Msr,
 }
 
@@ -226,6 +228,15 @@ pub enum GdbType {
         /// How many elements there are.
         count: u8,
     },
+    /// As many elements of one type as the vector length has room for.
+    ScalableVector {
+        /// The type's name.
+        id: &'static str,
+        /// The element.
+        element: &'static Self,
+        /// How many elements there are for each 128 bits of the vector length.
+        per_quadword: u8,
+    },
     /// One value under several types.
     Union {
         /// The type's name.
@@ -243,6 +254,7 @@ impl GdbType {
             Self::Builtin(id)
             | Self::Flags { id, .. }
             | Self::Vector { id, .. }
+            | Self::ScalableVector { id, .. }
             | Self::Union { id, .. } => id,
         }
     }
@@ -256,6 +268,8 @@ pub struct View {
     /// The width on the wire in bits, a multiple of 8. It may be wider than the register (a
     /// selector takes 32 bits) or narrower (`eax`).
     pub bits: u16,
+    /// Whether the width is that for each 128 bits of the vector length.
+    pub scalable: bool,
     /// The type in the target description.
     pub gdb_type: GdbType,
     /// The target description's feature in which the register stands.
@@ -269,10 +283,14 @@ pub struct View {
 }
 
 impl View {
-    /// Returns the width on the wire in bytes.
+    /// Returns the width on the wire in bits where the vector length is `quadwords` times 128 bits.
     #[must_use]
-    pub const fn len_bytes(&self) -> usize {
-        (self.bits / 8) as usize
+    pub const fn wire_bits(&self, quadwords: u8) -> u16 {
+        if self.scalable {
+            self.bits.saturating_mul(quadwords as u16)
+        } else {
+            self.bits
+        }
     }
 }
 
@@ -301,8 +319,9 @@ pub struct Register {
     pub set: &'static str,
     /// How the architecture's native layout shows it.
     pub view: View,
-    /// How the architecture's 32-bit layout shows it, if it does.
-    pub narrow: Option<View>,
+    /// How the architecture's second layout shows it: on x86 the 32-bit one, which has no other
+    /// registers than these; on AArch64 that of a vCPU with SVE, where it differs.
+    pub alternative: Option<View>,
 }
 
 impl Register {

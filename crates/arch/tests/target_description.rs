@@ -12,7 +12,7 @@ use std::{
 use trapline_arch::{FeatureSet, Layout, LayoutKind};
 use trapline_test_machine::{Environment, this_did_not_run};
 
-fn layouts() -> [(&'static str, Layout); 4] {
+fn layouts() -> [(&'static str, Layout); 7] {
     let all = FeatureSet::all();
     let none = FeatureSet::empty();
     [
@@ -20,8 +20,23 @@ fn layouts() -> [(&'static str, Layout); 4] {
         ("x86_64-plain", Layout::new(LayoutKind::X86_64, none)),
         ("i386", Layout::new(LayoutKind::I386, all)),
         ("i386-plain", Layout::new(LayoutKind::I386, none)),
+        ("aarch64-plain", Layout::new(LayoutKind::Aarch64, none)),
+        (
+            "aarch64",
+            Layout::new(LayoutKind::Aarch64, ARM.with_debug_slots(6, 4)),
+        ),
+        (
+            "aarch64-sve",
+            Layout::new(LayoutKind::Aarch64, ARM.with_sve(4)),
+        ),
     ]
 }
+
+/// What an Arm processor of today has, without SVE.
+const ARM: FeatureSet = FeatureSet::PAUTH
+    .union(FeatureSet::MTE)
+    .union(FeatureSet::TCR2)
+    .union(FeatureSet::S1PIE);
 
 /// Compares `actual` with the recorded file, or records it if `TRAPLINE_RECORD` is set.
 fn assert_recorded(file: &str, actual: &str) {
@@ -65,11 +80,23 @@ fn write(name: &str, layout: &Layout) -> PathBuf {
     path
 }
 
-/// Runs GDB over a target description; `None` if there is no GDB.
-/// Yields what GDB says, or `None`, which is recorded, where there is no GDB.
-fn gdb(xml: &Path, commands: &[&str]) -> Option<String> {
-    let environment = Environment::load();
-    let mut gdb = Command::new(environment.gdb().unwrap_or(Path::new("gdb")));
+/// Returns the command that starts a GDB which knows the layout's architecture. Debian's `gdb` knows
+/// that of the computer alone.
+fn gdb_for(kind: LayoutKind) -> PathBuf {
+    match kind {
+        LayoutKind::X86_64 | LayoutKind::I386 => {
+            let environment = Environment::load();
+            environment.gdb().unwrap_or(Path::new("gdb")).to_owned()
+        }
+        LayoutKind::Aarch64 => PathBuf::from("gdb-multiarch"),
+    }
+}
+
+/// Runs GDB over a target description. Yields what GDB says, or `None`, which is recorded, where
+/// there is no GDB.
+fn gdb(kind: LayoutKind, xml: &Path, commands: &[&str]) -> Option<String> {
+    let program = gdb_for(kind);
+    let mut gdb = Command::new(&program);
     gdb.args(["-nx", "-batch", "-ex"])
         .arg(format!("set tdesc filename {}", xml.display()));
     for command in commands {
@@ -77,7 +104,7 @@ fn gdb(xml: &Path, commands: &[&str]) -> Option<String> {
     }
     let output = match gdb.output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            this_did_not_run("there is no gdb");
+            this_did_not_run(&format!("there is no {}", program.display()));
             return None;
         }
         output => output.unwrap(),
@@ -118,8 +145,8 @@ fn rows(table: &str) -> Vec<Row> {
 fn gdb_takes_every_register_where_the_layout_has_it() {
     for (name, layout) in layouts() {
         let commands = ["show architecture", "maint print remote-registers"];
-        let Some(table) = gdb(&write(name, &layout), &commands) else {
-            return;
+        let Some(table) = gdb(layout.kind(), &write(name, &layout), &commands) else {
+            continue;
         };
         let architecture = format!("currently \"{}\"", layout.kind().gdb_architecture());
         assert!(table.contains(&architecture), "{name}: {table}");
@@ -142,14 +169,22 @@ fn gdb_takes_every_register_where_the_layout_has_it() {
 #[test]
 fn gdb_builds_its_pseudo_registers() {
     for (name, layout) in layouts() {
-        let Some(table) = gdb(&write(name, &layout), &["maint print registers"]) else {
-            return;
+        let commands = ["maint print registers"];
+        let Some(table) = gdb(layout.kind(), &write(name, &layout), &commands) else {
+            continue;
         };
         let has = |register: &str| {
             table
                 .lines()
                 .any(|line| line.split_whitespace().next() == Some(register))
         };
+        if layout.kind() == LayoutKind::Aarch64 {
+            for register in ["q31", "d0", "s7", "h3", "b30", "v0", "w5"] {
+                assert!(has(register), "{name}: {register}");
+            }
+            assert_eq!(has("z31"), name == "aarch64-sve", "{name}");
+            continue;
+        }
         assert!(has("ax"), "{name}");
         assert_eq!(has("ymm0"), name == "x86_64" || name == "i386", "{name}");
         assert_eq!(has("zmm31"), name == "x86_64", "{name}");

@@ -79,6 +79,7 @@ impl Cpu {
             let flag = RegisterGroups::from(group);
             if groups.contains(flag) && !self.loaded.contains(flag) {
                 source.load(group, &mut self.file)?;
+                self.architecture.complete(&mut self.file, group);
                 self.loaded |= flag;
             }
         }
@@ -99,7 +100,16 @@ impl Cpu {
         if result.is_err() {
             self.loaded.remove(group.into());
         }
+        self.architecture.complete(&mut self.file, group);
         result
+    }
+
+    /// Refuses what is written for x86 guests alone.
+    pub(crate) fn require_x86(&self) -> Result<(), AccessError> {
+        match self.architecture {
+            Architecture::X86_64 => Ok(()),
+            other @ Architecture::Aarch64 => Err(AccessError::NotForArchitecture(other)),
+        }
     }
 
     /// Returns the registers fetched so far.
@@ -114,10 +124,13 @@ impl Cpu {
     }
 
     /// Returns how virtual addresses are translated now.
+    ///
+    /// Only the tables of x86 are walked here; for others this is an error.
     pub(crate) fn address_space(
         &mut self,
         source: &mut dyn RegisterSource,
     ) -> Result<AddressSpace, AccessError> {
+        self.require_x86()?;
         let file = self.ensure(source, CONTROL)?;
         Ok(AddressSpace::of(file))
     }

@@ -58,6 +58,7 @@ impl LinuxGuest {
     pub fn new(architecture: Architecture) -> Self {
         let machine = match architecture {
             Architecture::X86_64 => Machine::X86_64,
+            Architecture::Aarch64 => Machine::AARCH64,
         };
         Self {
             machine,

@@ -22,7 +22,7 @@ pub(super) fn register_info(entry: &LayoutEntry) -> String {
     if let Some(alt_name) = register.alt_name {
         key("alt-name", &alt_name);
     }
-    key("bitsize", &view.bits);
+    key("bitsize", &entry.bits);
     key("offset", &entry.offset_bytes);
     key("encoding", &register.encoding.name());
     key("format", &register.format.name());

@@ -14,7 +14,7 @@ use bitflags::bitflags;
 use thiserror::Error;
 
 use crate::{
-    GenericRole, Register, RegisterFile, RegisterGroups, RegisterId, View, Writable,
+    GenericRole, Register, RegisterFile, RegisterGroups, RegisterId, View, Writable, aarch64,
     register_file::copy_common, x86_64,
 };
 
@@ -25,6 +25,8 @@ pub enum LayoutKind {
     X86_64,
     /// The 32-bit view of the same vCPU, for a client that debugs 16- or 32-bit code as such.
     I386,
+    /// All registers of AArch64, numbered as GDB numbers them.
+    Aarch64,
 }
 
 impl LayoutKind {
@@ -34,13 +36,29 @@ impl LayoutKind {
         match self {
             Self::X86_64 => "i386:x86-64",
             Self::I386 => "i386",
+            Self::Aarch64 => "aarch64",
         }
     }
 
-    const fn view(self, register: &'static Register) -> Option<&'static View> {
+    const fn table(self) -> &'static [Register] {
         match self {
-            Self::X86_64 => Some(&register.view),
-            Self::I386 => register.narrow.as_ref(),
+            Self::X86_64 | Self::I386 => x86_64::registers::TABLE,
+            Self::Aarch64 => aarch64::registers::TABLE,
+        }
+    }
+
+    fn order(self, features: FeatureSet) -> Vec<Run> {
+        match self {
+            Self::X86_64 | Self::I386 => x86_64::registers::order(self, features),
+            Self::Aarch64 => aarch64::registers::order(features),
+        }
+    }
+
+    fn view(self, register: &'static Register, features: FeatureSet) -> Option<&'static View> {
+        match (self, &register.alternative) {
+            (Self::Aarch64, Some(view)) if features.contains(FeatureSet::SVE) => Some(view),
+            (Self::X86_64 | Self::Aarch64, _) => Some(&register.view),
+            (Self::I386, alternative) => alternative.as_ref(),
         }
     }
 }
@@ -61,6 +79,73 @@ bitflags! {
         const TSC_AUX = 1 << 4;
         /// x86: the MSR `IA32_SPEC_CTRL`.
         const SPEC_CTRL = 1 << 5;
+        /// Arm: the Scalable Vector Extension. [`Self::with_sve`] adds the vector length.
+        const SVE = 1 << 8;
+        /// Arm: pointer authentication, the masks that GDB takes.
+        const PAUTH = 1 << 9;
+        /// Arm: memory tagging with tag checks.
+        const MTE = 1 << 10;
+        /// Arm: the register `TCR2_EL1`.
+        const TCR2 = 1 << 11;
+        /// Arm: permission indirection at stage 1, `PIR_EL1` and `PIRE0_EL1`.
+        const S1PIE = 1 << 12;
+        /// Arm: how many breakpoints there are beyond the two that every processor has, a number
+        /// of 4 bits. [`Self::with_debug_slots`] sets it.
+        const BREAKPOINTS = 0xf << 16;
+        /// Arm: how many watchpoints there are beyond the two that every processor has, a number
+        /// of 4 bits. [`Self::with_debug_slots`] sets it.
+        const WATCHPOINTS = 0xf << 20;
+        /// Arm: the vector length of SVE in units of 128 bits, less one, a number of 4 bits.
+        const VECTOR_LENGTH = 0xf << 24;
+    }
+}
+
+impl FeatureSet {
+    /// Adds SVE with a vector length of `quadwords` times 128 bits, 1 to 16; other numbers are
+    /// taken for the nearest of these.
+    #[must_use]
+    pub fn with_sve(self, quadwords: u8) -> Self {
+        let less_one = quadwords.clamp(1, 16).saturating_sub(1);
+        self.with_number(Self::VECTOR_LENGTH, less_one) | Self::SVE
+    }
+
+    /// Returns the vector length of SVE in units of 128 bits, 1 to 16; 1 where there is no SVE.
+    #[must_use]
+    pub fn vector_quadwords(self) -> u8 {
+        if self.contains(Self::SVE) {
+            self.number(Self::VECTOR_LENGTH).saturating_add(1)
+        } else {
+            1
+        }
+    }
+
+    /// Says how many breakpoints and watchpoints an Arm processor has, 2 to 16 of each; other
+    /// numbers are taken for the nearest of these.
+    ///
+    /// Source: Arm ARM, "`ID_AA64DFR0_EL1`, AArch64 Debug Feature Register 0", fields BRPs and WRPs.
+    #[must_use]
+    pub fn with_debug_slots(self, breakpoints: u8, watchpoints: u8) -> Self {
+        let beyond = |count: u8| count.clamp(2, 16).saturating_sub(2);
+        self.with_number(Self::BREAKPOINTS, beyond(breakpoints))
+            .with_number(Self::WATCHPOINTS, beyond(watchpoints))
+    }
+
+    /// Returns how many breakpoints and how many watchpoints an Arm processor has.
+    #[must_use]
+    pub fn debug_slots(self) -> (u8, u8) {
+        let count = |field| self.number(field).saturating_add(2).min(16);
+        (count(Self::BREAKPOINTS), count(Self::WATCHPOINTS))
+    }
+
+    fn number(self, field: Self) -> u8 {
+        let bits = self.intersection(field).bits();
+        let number = bits.unbounded_shr(field.bits().trailing_zeros());
+        u8::try_from(number).unwrap_or(0)
+    }
+
+    fn with_number(self, field: Self, number: u8) -> Self {
+        let bits = u32::from(number).unbounded_shl(field.bits().trailing_zeros());
+        self.difference(field) | Self::from_bits_truncate(bits).intersection(field)
     }
 }
 
@@ -94,8 +179,10 @@ pub struct LayoutEntry {
     pub id: RegisterId,
     /// What the table says of it.
     pub register: &'static Register,
-    /// Its name, width and type in this layout.
+    /// Its name and type in this layout.
     pub view: &'static View,
+    /// Its width on the wire in bits, a multiple of 8.
+    pub bits: u16,
     /// Its offset in bytes in a block of all registers, of which the `g` packet is the beginning.
     pub offset_bytes: usize,
 }
@@ -104,7 +191,7 @@ impl LayoutEntry {
     /// Returns the width on the wire in bytes.
     #[must_use]
     pub const fn len_bytes(&self) -> usize {
-        self.view.len_bytes()
+        (self.bits / 8) as usize
     }
 
     /// Appends the register's value, least significant byte first, zero-extended or truncated to
@@ -148,6 +235,7 @@ impl LayoutEntry {
 #[derive(Clone, Debug)]
 pub struct Layout {
     kind: LayoutKind,
+    features: FeatureSet,
     entries: Vec<LayoutEntry>,
     general_count: usize,
 }
@@ -156,18 +244,15 @@ impl Layout {
     /// Makes the layout of `kind` with the optional registers of `features`.
     #[must_use]
     pub fn new(kind: LayoutKind, features: FeatureSet) -> Self {
-        let order = match kind {
-            LayoutKind::X86_64 | LayoutKind::I386 => x86_64::registers::order(kind, features),
-        };
-        let table = x86_64::registers::TABLE;
         let mut layout = Self {
             kind,
+            features,
             entries: Vec::new(),
             general_count: 0,
         };
-        for run in order {
+        for run in kind.order(features) {
             for id in run.registers() {
-                layout.push(table, id);
+                layout.push(id);
             }
             if run.in_g() {
                 layout.general_count = layout.entries.len();
@@ -176,11 +261,11 @@ impl Layout {
         layout
     }
 
-    fn push(&mut self, table: &'static [Register], id: RegisterId) {
-        let Some(register) = table.get(usize::from(id.0)) else {
+    fn push(&mut self, id: RegisterId) {
+        let Some(register) = self.kind.table().get(usize::from(id.0)) else {
             return;
         };
-        let Some(view) = self.kind.view(register) else {
+        let Some(view) = self.kind.view(register, self.features) else {
             return;
         };
         let Ok(number) = u32::try_from(self.entries.len()) else {
@@ -192,6 +277,7 @@ impl Layout {
             id,
             register,
             view,
+            bits: view.wire_bits(self.features.vector_quadwords()),
             offset_bytes,
         });
     }

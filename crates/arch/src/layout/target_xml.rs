@@ -22,6 +22,7 @@ pub(super) fn render(layout: &Layout) -> String {
             layout.kind.gdb_architecture()
         ),
     );
+    let quadwords = layout.features.vector_quadwords();
     for feature in features(layout) {
         line(&mut xml, format_args!("  <feature name=\"{feature}\">"));
         let entries = || {
@@ -32,7 +33,7 @@ pub(super) fn render(layout: &Layout) -> String {
         };
         let mut defined = Vec::new();
         for entry in entries() {
-            define(&mut xml, &entry.view.gdb_type, &mut defined);
+            define(&mut xml, &entry.view.gdb_type, quadwords, &mut defined);
         }
         for entry in entries() {
             register(&mut xml, entry);
@@ -60,7 +61,7 @@ fn features(layout: &Layout) -> Vec<&'static str> {
 }
 
 /// Defines a type and the types it is made of, each once per feature.
-fn define(xml: &mut String, gdb_type: &GdbType, defined: &mut Vec<&'static str>) {
+fn define(xml: &mut String, gdb_type: &GdbType, quadwords: u8, defined: &mut Vec<&'static str>) {
     if defined.contains(&gdb_type.id()) {
         return;
     }
@@ -84,16 +85,21 @@ fn define(xml: &mut String, gdb_type: &GdbType, defined: &mut Vec<&'static str>)
             line(xml, format_args!("    </flags>"));
         }
         GdbType::Vector { id, element, count } => {
-            define(xml, element, defined);
-            let element = element.id();
-            line(
-                xml,
-                format_args!("    <vector id=\"{id}\" type=\"{element}\" count=\"{count}\"/>"),
-            );
+            define(xml, element, quadwords, defined);
+            vector(xml, id, element, u16::from(*count));
+        }
+        GdbType::ScalableVector {
+            id,
+            element,
+            per_quadword,
+        } => {
+            define(xml, element, quadwords, defined);
+            let count = u16::from(*per_quadword).saturating_mul(quadwords.into());
+            vector(xml, id, element, count);
         }
         GdbType::Union { id, fields } => {
             for (_, field_type) in *fields {
-                define(xml, field_type, defined);
+                define(xml, field_type, quadwords, defined);
             }
             line(xml, format_args!("    <union id=\"{id}\">"));
             for (name, field_type) in *fields {
@@ -109,6 +115,14 @@ fn define(xml: &mut String, gdb_type: &GdbType, defined: &mut Vec<&'static str>)
     defined.push(gdb_type.id());
 }
 
+fn vector(xml: &mut String, id: &str, element: &GdbType, count: u16) {
+    let element = element.id();
+    line(
+        xml,
+        format_args!("    <vector id=\"{id}\" type=\"{element}\" count=\"{count}\"/>"),
+    );
+}
+
 fn register(xml: &mut String, entry: &LayoutEntry) {
     let (register, view) = (entry.register, entry.view);
     xml.push_str("    <reg");
@@ -117,7 +131,7 @@ fn register(xml: &mut String, entry: &LayoutEntry) {
         let _ = write!(xml, " {name}=\"{value}\"");
     };
     attribute("name", &view.name);
-    attribute("bitsize", &view.bits);
+    attribute("bitsize", &entry.bits);
     attribute("type", &view.gdb_type.id());
     attribute("regnum", &entry.number);
     attribute("group", &register.gdb_group.name());

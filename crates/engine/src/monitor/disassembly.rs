@@ -5,10 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
+use trapline_arch::Gva;
 use trapline_arch::x86_64::instruction::{self, CodeSize, Syntax};
 use trapline_arch::x86_64::mode::CpuMode;
 use trapline_arch::x86_64::segment::SegmentRegister;
-use trapline_arch::{Architecture, Gva};
 
 use super::commands::{Command, Completes, Family, LOOKS};
 use super::memory::{Space, nothing_at};
@@ -126,7 +126,7 @@ pub(super) fn list(address: u64, count: usize, call: &mut Call<'_, '_>) -> Resul
 
 fn mode(call: &mut Call<'_, '_>) -> Result<Mode, Failure> {
     let vcpu = call.vcpu();
-    let Architecture::X86_64 = call.context.core.config.architecture;
+    call.require_x86()?;
     let pc = call.context.pc(vcpu)?;
     let file = call.context.registers(vcpu, CONTROL)?;
     let mode = CpuMode::of(file);

@@ -5,8 +5,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use trapline_arch::Architecture;
-
 use super::commands::{self, Command, Completes, Effect, Family, Found, LOOKS, Needs};
 use super::output::Table;
 use super::{Call, Failure, fail, is_running, stops};
@@ -123,9 +121,7 @@ fn summary(context: &mut Context<'_>) -> Vec<(&'static str, String)> {
     } else {
         format!("{count} vCPUs")
     };
-    let architecture = match config.architecture {
-        Architecture::X86_64 => "x86-64",
-    };
+    let architecture = config.architecture;
     let memory: u64 = context
         .machine
         .memory()

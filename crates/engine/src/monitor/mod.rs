@@ -34,7 +34,7 @@ mod tests;
 use alloc::format;
 use alloc::string::String;
 
-use trapline_arch::Gva;
+use trapline_arch::{Architecture, Gva};
 
 use crate::contract::{AccessError, VcpuId};
 use crate::core::Context;
@@ -171,6 +171,14 @@ fn split(line: &str) -> Line<'_> {
 }
 
 impl<'a> Call<'a, '_> {
+    /// Refuses a command that shows what only x86 has, or what is only known of x86.
+    fn require_x86(&self) -> Result<(), Failure> {
+        match self.context.core.config.architecture {
+            Architecture::X86_64 => Ok(()),
+            other @ Architecture::Aarch64 => Err(AccessError::NotForArchitecture(other).into()),
+        }
+    }
+
     fn dispatch(&mut self, line: &'a str) -> Result<(), Failure> {
         let Line {
             name,

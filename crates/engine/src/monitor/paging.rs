@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use trapline_arch::Gva;
 use trapline_arch::x86_64::paging::{
     Entry, PageFlags, PagingMode, PagingState, Region, Step, TranslateError, Translation,
 };
-use trapline_arch::{Architecture, Gva};
 
 use super::commands::{Command, Completes, Family, LOOKS, Needs};
 use super::info::size;
@@ -96,7 +96,7 @@ fn translate(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 }
 
 fn walk(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    let Architecture::X86_64 = call.context.core.config.architecture;
+    call.require_x86()?;
     let address = Gva(call.need_address()?);
     call.arguments.end()?;
     let vcpu = call.vcpu();

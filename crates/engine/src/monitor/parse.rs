@@ -155,7 +155,7 @@ pub(super) fn register(name: &str, context: &Context<'_>) -> Option<NamedRegiste
     let table = context.core.config.architecture.registers();
     let ids = (0..).map(RegisterId);
     for (id, register) in ids.zip(table) {
-        let is_narrow = register.narrow.is_some_and(|view| view.name == name)
+        let is_narrow = register.alternative.is_some_and(|view| view.name == name)
             && register.view.name != name
             && register.name != name;
         let is_it = register.name == name

@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use trapline_arch::x86_64::registers as x86;
 use trapline_arch::{
     FlagField, GdbType, Gva, Layout, Register, RegisterFile, RegisterGroup, RegisterGroups,
     RegisterId, Writable,
@@ -88,8 +87,9 @@ fn general(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     call.out.line(selectors.join("  "));
     let vcpu = call.vcpu();
     let pc = call.context.pc(vcpu)?;
+    let pc_register = call.context.core.config.architecture.pc_register();
     let file = call.context.registers(vcpu, RegisterGroups::GENERAL)?;
-    if pc.0 != file.u64(x86::RIP) {
+    if pc.0 != file.u64(pc_register) {
         call.out
             .line(format_args!("the linear address of cs:rip is {pc}"));
     }
@@ -145,6 +145,7 @@ fn values(call: &mut Call<'_, '_>, wanted: impl Fn(&Register) -> bool) -> Values
     };
     let (number_width, line_width) = (width(true), width(false));
     let mut values = Values::default();
+    let pc_register = call.context.core.config.architecture.pc_register();
     for entry in entries() {
         let register = entry.register;
         let is_plain = is_plain(register);
@@ -157,7 +158,7 @@ fn values(call: &mut Call<'_, '_>, wanted: impl Fn(&Register) -> bool) -> Values
                 continue;
             }
         };
-        if entry.id == x86::RIP {
+        if entry.id == pc_register {
             let pc = call.context.pc(vcpu).unwrap_or_default();
             let text = format!("{text}  {}", call.symbol(pc));
             values.lines.push(text.trim_end().into());

@@ -81,14 +81,13 @@ impl LayoutChoice {
         let architecture = context.core.config.architecture;
         match self {
             Self::Fixed(kind) => kind,
-            Self::Auto if !context.is_stopped() => architecture.native_layout(),
-            Self::Auto => {
-                let Architecture::X86_64 = architecture;
-                match context.registers(vcpu, CONTROL) {
-                    Ok(file) if CpuMode::of(file) != CpuMode::Long64 => LayoutKind::I386,
-                    Ok(_) | Err(_) => architecture.native_layout(),
-                }
+            Self::Auto if !context.is_stopped() || architecture != Architecture::X86_64 => {
+                architecture.native_layout()
             }
+            Self::Auto => match context.registers(vcpu, CONTROL) {
+                Ok(file) if CpuMode::of(file) != CpuMode::Long64 => LayoutKind::I386,
+                Ok(_) | Err(_) => architecture.native_layout(),
+            },
         }
     }
 
@@ -97,12 +96,13 @@ impl LayoutChoice {
             Self::Auto => "auto",
             Self::Fixed(LayoutKind::X86_64) => "x86-64",
             Self::Fixed(LayoutKind::I386) => "i386",
+            Self::Fixed(LayoutKind::Aarch64) => "aarch64",
         }
     }
 }
 
 fn layout(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    let Architecture::X86_64 = call.context.core.config.architecture;
+    call.require_x86()?;
     let chosen = match call.arguments.next() {
         None => None,
         Some("auto") => Some(LayoutChoice::Auto),

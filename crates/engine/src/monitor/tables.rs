@@ -3,11 +3,11 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use trapline_arch::Gva;
 use trapline_arch::x86_64::control::Efer;
 use trapline_arch::x86_64::interrupts::{self, Gate, GateError, GateKind};
 use trapline_arch::x86_64::registers::{GDTR_BASE, GDTR_LIMIT, IDTR_BASE, IDTR_LIMIT};
 use trapline_arch::x86_64::segment::SegmentAttributes;
-use trapline_arch::{Architecture, Gva};
 
 use super::commands::{Command, Completes, Family, LOOKS};
 use super::output::Table;
@@ -45,7 +45,7 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn idt(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    let Architecture::X86_64 = call.context.core.config.architecture;
+    call.require_x86()?;
     let only = match call.arguments.next() {
         Some(text) => {
             let vector = parse::count(text, "vector")?;
@@ -114,7 +114,7 @@ fn gate_row(vector: u8, gate: Gate, call: &Call<'_, '_>) -> [String; 7] {
 }
 
 fn gdt(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    let Architecture::X86_64 = call.context.core.config.architecture;
+    call.require_x86()?;
     call.arguments.end()?;
     let (base, limit) = title("gdt", GDTR_BASE, GDTR_LIMIT, call)?;
     let vcpu = call.vcpu();

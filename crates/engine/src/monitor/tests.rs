@@ -5,6 +5,7 @@
     reason = "a test that overflows fails"
 )]
 
+mod aarch64;
 mod inspection;
 mod memory;
 mod points;

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 
 use trapline_arch::x86_64::mode::{self, CpuMode};
 use trapline_arch::x86_64::registers::CR3;
+use trapline_arch::{Architecture, aarch64};
 
 use super::commands::{Command, Completes, Family, LOOKS};
 use super::output::Table;
@@ -98,6 +99,9 @@ pub(super) fn summary(vcpu: VcpuId, context: &mut Context<'_>) -> String {
     if place.is_empty() {
         return format!("{vcpu}: {state}");
     }
+    if ring.is_empty() {
+        return format!("{vcpu}: {state}, {mode}, at {place}");
+    }
     format!("{vcpu}: {state}, {mode}, ring {ring}, at {place}")
 }
 
@@ -110,16 +114,28 @@ fn state(vcpu: VcpuId, context: &mut Context<'_>) -> &'static str {
     }
 }
 
-/// Returns the pc, its symbol, the mode, the ring and CR3; all empty where they are not to be had.
+/// Returns the pc, its symbol, the mode, the ring and the root of the tables (CR3, TTBR0); all empty
+/// where they are not to be had. On Arm there are no rings.
 fn position(vcpu: VcpuId, context: &mut Context<'_>) -> [String; 5] {
     let architecture = context.core.config.architecture;
     let Ok(file) = context.registers(vcpu, CONTROL) else {
         return Default::default();
     };
     let pc = architecture.pc(file);
-    let mode = CpuMode::of(file).to_string();
-    let ring = mode::cpl(file).to_string();
-    let cr3 = format!("{:#x}", file.u64(CR3));
+    let (mode, ring, root) = match architecture {
+        Architecture::X86_64 => (
+            CpuMode::of(file).to_string(),
+            mode::cpl(file).to_string(),
+            file.u64(CR3),
+        ),
+        // The mode names the exception level.
+        Architecture::Aarch64 => (
+            aarch64::CpuMode::of(file).to_string(),
+            String::new(),
+            file.u64(aarch64::registers::TTBR0_EL1),
+        ),
+    };
+    let cr3 = format!("{root:#x}");
     let symbol = super::symbols::name_of(pc, context);
     [format!("{pc}"), symbol, mode, ring, cr3]
 }

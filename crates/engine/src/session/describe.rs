@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use trapline_arch::x86_64::mode::{self, CpuMode};
-use trapline_arch::{Architecture, LayoutKind, RegisterGroups};
+use trapline_arch::{Architecture, LayoutKind, RegisterGroups, aarch64};
 use trapline_rsp::{Encoder, PACKET_SIZE_BYTES};
 
 use super::{Session, reply};
@@ -31,12 +31,19 @@ fn tell(text: &str, out: &mut Vec<u8>) {
 
 /// Returns the processor mode and the privilege level of a stopped vCPU.
 pub(crate) fn mode_and_ring(vcpu: VcpuId, context: &mut Context<'_>) -> (String, String) {
-    let Architecture::X86_64 = context.core.config.architecture;
+    let architecture = context.core.config.architecture;
     match context.registers(vcpu, CONTROL) {
-        Ok(file) => {
-            let mode = alloc::format!("{}", CpuMode::of(file));
-            (mode, alloc::format!("ring {}", mode::cpl(file)))
-        }
+        Ok(file) => match architecture {
+            Architecture::X86_64 => (
+                alloc::format!("{}", CpuMode::of(file)),
+                alloc::format!("ring {}", mode::cpl(file)),
+            ),
+            // The mode names the exception level.
+            Architecture::Aarch64 => (
+                alloc::format!("{}", aarch64::CpuMode::of(file)),
+                String::new(),
+            ),
+        },
         Err(error) => (
             alloc::format!("registers unavailable ({error})"),
             String::new(),
@@ -53,7 +60,7 @@ impl Session {
         out: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) {
-        if self.layout.is_none() {
+        if self.layout.is_none() || context.core.config.architecture != Architecture::X86_64 {
             return;
         }
         let layout = self.layout(context).kind();
@@ -63,7 +70,7 @@ impl Session {
         let mode = CpuMode::of(file);
         let bits = mode.code_bits();
         let (fits, wanted) = match layout {
-            LayoutKind::X86_64 => (bits == 64, "i386"),
+            LayoutKind::X86_64 | LayoutKind::Aarch64 => (bits == 64, "i386"),
             LayoutKind::I386 => (bits != 64, "x86-64"),
         };
         if fits || self.told_mode.replace(mode) == Some(mode) {

@@ -87,14 +87,17 @@ impl Session {
             context.core.config.architecture,
             self.layout(context).kind(),
         ) {
-            (Architecture::X86_64, LayoutKind::X86_64) => "x86_64-unknown-none",
             (Architecture::X86_64, LayoutKind::I386) => "i386-unknown-none",
+            (Architecture::X86_64, LayoutKind::X86_64 | LayoutKind::Aarch64) => {
+                "x86_64-unknown-none"
+            }
+            (Architecture::Aarch64, _) => "aarch64-unknown-none",
         }
     }
 
     fn pointer_bytes(&mut self, context: &mut Context<'_>) -> u32 {
         match self.layout(context).kind() {
-            LayoutKind::X86_64 => 8,
+            LayoutKind::X86_64 | LayoutKind::Aarch64 => 8,
             LayoutKind::I386 => 4,
         }
     }

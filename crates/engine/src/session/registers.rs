@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::x86_64::{mode, registers};
 use trapline_arch::{
-    Architecture, Gva, Layout, LayoutEntry, RegisterError, RegisterGroup, RegisterGroups, Writable,
+    Architecture, Gva, Layout, LayoutEntry, LayoutKind, RegisterError, RegisterGroup,
+    RegisterGroups, Writable, aarch64, x86_64,
 };
 use trapline_rsp::{Encoder, HexBytes, ThreadSpec};
 
@@ -95,10 +95,11 @@ impl Session {
 
     /// Returns whether the client means the same register by a number.
     fn is_agreed(&self, layout: &Layout, number: u32) -> bool {
-        self.has_description
-            || layout
-                .number_of(registers::GS)
-                .is_some_and(|last| number <= last)
+        let last = match layout.kind() {
+            LayoutKind::X86_64 | LayoutKind::I386 => x86_64::registers::GS,
+            LayoutKind::Aarch64 => aarch64::registers::FPCR,
+        };
+        self.has_description || layout.number_of(last).is_some_and(|last| number <= last)
     }
 
     pub(super) fn write_register(
@@ -205,8 +206,7 @@ fn no_such_register(number: u32) -> Refusal {
 }
 
 fn is_pc(entry: &LayoutEntry, context: &Context<'_>) -> bool {
-    let Architecture::X86_64 = context.core.config.architecture;
-    entry.id == registers::RIP
+    entry.id == context.core.config.architecture.pc_register()
 }
 
 /// Appends a register's value in target byte order. The pc is the linear one, so that it can be
@@ -261,10 +261,16 @@ fn write_pc(vcpu: VcpuId, value: &[u8], context: &mut Context<'_>) -> Result<(),
 
 /// Sets a vCPU's pc to a linear address, tagged or not (rule M2).
 pub(crate) fn set_pc(vcpu: VcpuId, pc: Gva, context: &mut Context<'_>) -> Result<(), Refusal> {
-    let pc = context.address_space(vcpu)?.untag(pc);
+    let architecture = context.core.config.architecture;
+    let pc = match architecture {
+        Architecture::X86_64 => context.address_space(vcpu)?.untag(pc),
+        // Setting the pc removes signatures as well.
+        Architecture::Aarch64 => pc,
+    };
     context.registers(vcpu, CONTROL)?;
     context.update_registers(vcpu, RegisterGroup::General, |file| {
-        mode::set_linear_pc(file, pc)
+        architecture
+            .set_pc(file, pc)
             .map_err(|error| Refusal::text(reply::EINVAL, alloc::format!("{error}")))
     })
 }

@@ -138,7 +138,11 @@ impl Session {
 
 /// Returns the pc of a vCPU, if a repeated string instruction is there.
 fn repeating_at(vcpu: VcpuId, context: &mut Context<'_>) -> Option<Gva> {
-    let Architecture::X86_64 = context.core.config.architecture;
+    match context.core.config.architecture {
+        Architecture::X86_64 => (),
+        // No instruction of A64 repeats, except that of memory copies, which count as one.
+        Architecture::Aarch64 => return None,
+    }
     let pc = context.pc(vcpu).ok()?;
     let mut bytes = [0; instruction::MAX_LEN_BYTES];
     let read = context.read_virtual(vcpu, pc, &mut bytes).ok()?;

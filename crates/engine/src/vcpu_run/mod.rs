@@ -214,6 +214,8 @@ impl VcpuRun {
     }
 
     fn proceed(&mut self, vcpu: &mut dyn Vcpu, first: First) -> Result<Next, AccessError> {
+        // Steps and the guest's own debug registers are planned for x86 alone.
+        self.cpu.require_x86()?;
         match (self.action, first) {
             (ResumeAction::Step | ResumeAction::RangeStep { .. }, _) => {
                 self.step(vcpu, Purpose::Requested)

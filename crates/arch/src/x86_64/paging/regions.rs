@@ -1,10 +1,7 @@
 //! What is mapped where, as regions of equal permissions.
 
-use alloc::{boxed::Box, vec};
-use core::cell::RefCell;
-
 use super::{PageFlags, PagingMode, PagingState, TranslateError};
-use crate::{Gpa, Gva, PhysicalMemory};
+use crate::{Gva, PhysicalMemory, table_cache::TableCache};
 
 /// A range of linear addresses with one set of permissions, or with nothing mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,85 +146,4 @@ impl PagingState {
 /// Returns the last address of the aligned block of `size_bytes` around `address`.
 const fn last_of_block(address: Gva, size_bytes: u64) -> Gva {
     Gva(address.0 | size_bytes.wrapping_sub(1))
-}
-
-/// How many tables are kept: one of each level.
-const CACHED_TABLES: usize = 5;
-const TABLE_BYTES: usize = 4096;
-
-/// Guest memory that keeps the tables read last, so that neighbouring entries cost one read of
-/// guest memory and not one each.
-struct TableCache<'a> {
-    memory: &'a dyn PhysicalMemory,
-    tables: RefCell<Tables>,
-}
-
-struct Tables {
-    /// Which page each kept table is; the one used last comes first.
-    pages: [Option<(Gpa, usize)>; CACHED_TABLES],
-    bytes: Box<[u8]>,
-}
-
-impl<'a> TableCache<'a> {
-    fn new(memory: &'a dyn PhysicalMemory) -> Self {
-        let bytes = vec![0; CACHED_TABLES.saturating_mul(TABLE_BYTES)].into_boxed_slice();
-        Self {
-            memory,
-            tables: RefCell::new(Tables {
-                pages: [None; CACHED_TABLES],
-                bytes,
-            }),
-        }
-    }
-}
-
-impl core::fmt::Debug for TableCache<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("TableCache")
-    }
-}
-
-impl Tables {
-    /// Returns the slot of `page`, filled from `memory` if it was not kept.
-    fn load(&mut self, memory: &dyn PhysicalMemory, page: Gpa) -> Option<&[u8]> {
-        let kept = |entry: &Option<(Gpa, usize)>| matches!(entry, Some((kept, _)) if *kept == page);
-        if let Some(position) = self.pages.iter().position(kept) {
-            self.pages.get_mut(..=position)?.rotate_right(1);
-        } else {
-            let oldest = self.pages.last().copied().flatten().map(|(_, slot)| slot);
-            let free = self.pages.iter().flatten().count();
-            let slot = oldest.unwrap_or(free);
-            let bytes = self.slot(slot)?;
-            if memory.read_physical(page, bytes) != TABLE_BYTES {
-                self.pages = [None; CACHED_TABLES];
-                return None;
-            }
-            self.pages.rotate_right(1);
-            *self.pages.first_mut()? = Some((page, slot));
-        }
-        let (_, slot) = self.pages.first().copied().flatten()?;
-        self.slot(slot).map(|bytes| &*bytes)
-    }
-
-    fn slot(&mut self, slot: usize) -> Option<&mut [u8]> {
-        let start = slot.checked_mul(TABLE_BYTES)?;
-        self.bytes.get_mut(start..start.checked_add(TABLE_BYTES)?)
-    }
-}
-
-impl PhysicalMemory for TableCache<'_> {
-    fn read_physical(&self, address: Gpa, buffer: &mut [u8]) -> usize {
-        let page = address.align_down(TABLE_BYTES as u64);
-        let start = usize::try_from(address.offset_in(TABLE_BYTES as u64)).unwrap_or(0);
-        let mut tables = self.tables.borrow_mut();
-        let table = tables.load(self.memory, page);
-        let end = start.saturating_add(buffer.len());
-        match table.and_then(|table| table.get(start..end)) {
-            Some(bytes) => {
-                buffer.copy_from_slice(bytes);
-                bytes.len()
-            }
-            None => self.memory.read_physical(address, buffer),
-        }
-    }
 }

@@ -44,13 +44,14 @@ const fn row(
         view: View {
             name: "",
             bits,
+            scalable: false,
             gdb_type,
             feature,
             dwarf: None,
             ehframe: None,
             generic: None,
         },
-        narrow: None,
+        alternative: None,
     }
 }
 
@@ -137,44 +138,10 @@ pub(super) const fn vector_control(
 }
 
 impl Register {
-    /// Names the register in every view it has so far.
-    pub(super) const fn named(mut self, name: &'static str) -> Self {
-        self.name = name;
-        self.view.name = name;
-        if let Some(narrow) = &mut self.narrow {
-            narrow.name = name;
-        }
-        self
-    }
-
-    pub(super) const fn alt(mut self, name: &'static str) -> Self {
-        self.alt_name = Some(name);
-        self
-    }
-
-    /// Numbers the register in DWARF and in `.eh_frame`, which agree on x86-64.
-    /// Source: System V ABI, AMD64 supplement, "DWARF Register Number Mapping".
-    pub(super) const fn dwarf(mut self, number: u16) -> Self {
-        self.view.dwarf = Some(number);
-        self.view.ehframe = Some(number);
-        self
-    }
-
-    pub(super) const fn role(mut self, role: GenericRole) -> Self {
-        self.view.generic = Some(role);
-        // The i386 calling convention passes arguments on the stack.
-        if let Some(narrow) = &mut self.narrow
-            && !matches!(role, GenericRole::Argument(_))
-        {
-            narrow.generic = Some(role);
-        }
-        self
-    }
-
     /// Names the 32-bit form and numbers it in DWARF.
     /// Source: System V ABI, Intel386 supplement, "DWARF Register Number Mapping".
     pub(super) const fn narrow(mut self, name: &'static str, dwarf: u16) -> Self {
-        if let Some(narrow) = &mut self.narrow {
+        if let Some(narrow) = &mut self.alternative {
             narrow.name = name;
         }
         self.narrow_dwarf(dwarf)
@@ -184,14 +151,14 @@ impl Register {
     pub(super) const fn narrow_unnamed(mut self, bits: u16) -> Self {
         let mut view = self.view;
         view.bits = bits;
-        self.narrow = Some(view);
+        self.alternative = Some(view);
         self
     }
 
     /// Gives the register a 32-bit form of another type under its own name.
     pub(super) const fn narrow_as(self, gdb_type: GdbType) -> Self {
         let mut register = self.narrow_unnamed(32);
-        if let Some(narrow) = &mut register.narrow {
+        if let Some(narrow) = &mut register.alternative {
             narrow.gdb_type = gdb_type;
         }
         register
@@ -199,7 +166,7 @@ impl Register {
 
     /// Puts the 32-bit form into another feature of the target description.
     pub(super) const fn narrow_in(mut self, feature: &'static str) -> Self {
-        if let Some(narrow) = &mut self.narrow {
+        if let Some(narrow) = &mut self.alternative {
             narrow.feature = feature;
         }
         self
@@ -217,7 +184,7 @@ impl Register {
 
     /// Numbers the 32-bit form.
     pub(super) const fn narrow_dwarf(mut self, number: u16) -> Self {
-        if let Some(narrow) = &mut self.narrow {
+        if let Some(narrow) = &mut self.alternative {
             narrow.dwarf = Some(number);
             narrow.ehframe = Some(number);
         }
@@ -226,23 +193,6 @@ impl Register {
 
     pub(super) const fn group(mut self, group: RegisterGroup) -> Self {
         self.group = group;
-        self
-    }
-
-    pub(super) const fn writable(mut self, writable: Writable) -> Self {
-        self.writable = writable;
-        self
-    }
-
-    const fn bytes(mut self) -> Self {
-        self.encoding = Encoding::Vector;
-        self.format = Format::VectorUint8;
-        self
-    }
-
-    const fn float(mut self) -> Self {
-        self.gdb_group = GdbGroup::Float;
-        self.set = "Floating Point Registers";
         self
     }
 }

@@ -283,6 +283,23 @@ impl World {
             layout: LayoutKind::X86_64,
             capabilities,
         };
+        Self::make(config, knows_kernel, long_mode())
+    }
+
+    /// A guest of another architecture, with the registers of `file` and without a known kernel.
+    pub(super) fn of(architecture: Architecture, file: RegisterFile) -> Self {
+        let config = GuestConfig {
+            architecture,
+            vcpu_count: 2,
+            features: FeatureSet::PAUTH,
+            layout: architecture.native_layout(),
+            capabilities: CAPABILITIES,
+        };
+        Self::make(config, false, file)
+    }
+
+    fn make(config: GuestConfig, knows_kernel: bool, file: RegisterFile) -> Self {
+        let capabilities = config.capabilities;
         let kernel = Kernel {
             is_known: knows_kernel,
         };
@@ -290,7 +307,7 @@ impl World {
         let vm = Vm {
             capabilities,
             ram: Ram::new(),
-            files: vec![long_mode(), long_mode()],
+            files: vec![file; 2],
             power: vec![PowerState::On; 2],
             running: vec![None; 2],
         };
