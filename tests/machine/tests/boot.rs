@@ -147,11 +147,16 @@ fn unix_sockets_are_forwarded(machine: &Machine) {
 }
 
 fn serial_ports_are_sockets(machine: &Machine) {
+    // The port is at its end for as long as nobody is connected here.
     let echo = machine
-        .spawn("exec 3<>/dev/virtio-ports/debug; echo open; cat <&3 >&3")
+        .spawn(
+            "exec 3<>/dev/virtio-ports/debug; echo open; while :; do cat <&3 >&3; sleep 0.1; done",
+        )
         .unwrap();
     echo.expect("open", LIMIT).unwrap();
-    ask(UnixStream::connect(machine.serial_port("debug")).unwrap());
+    let port = UnixStream::connect(machine.serial_port("debug")).unwrap();
+    port.set_read_timeout(Some(LIMIT)).unwrap();
+    ask(port);
 }
 
 fn a_guest_image_is_put(machine: &Machine, environment: &Environment) {
