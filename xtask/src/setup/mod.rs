@@ -38,6 +38,7 @@ pub(crate) struct Needs {
     gdb: Need,
     lldb: Need,
     mke2fs: Need,
+    gdb_multiarch: Need,
     cxx: Need,
 }
 
@@ -55,6 +56,7 @@ impl Needs {
             gdb: Need::Required,
             lldb: Need::Required,
             mke2fs: Need::Required,
+            gdb_multiarch: Need::Wanted,
             cxx: Need::Required,
         }
     }
@@ -75,6 +77,7 @@ impl Needs {
             gdb,
             lldb,
             mke2fs: Need::Unused,
+            gdb_multiarch: Need::Unused,
             cxx: Need::Unused,
         }
     }
@@ -85,6 +88,7 @@ impl Needs {
             Tool::Gdb => self.gdb,
             Tool::Lldb => self.lldb,
             Tool::Mke2fs => self.mke2fs,
+            Tool::GdbMultiarch => self.gdb_multiarch,
             Tool::Cxx => self.cxx,
             Tool::Kernel | Tool::Busybox => Need::Required,
         }

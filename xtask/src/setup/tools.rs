@@ -31,6 +31,8 @@ pub(super) enum Tool {
     Kernel,
     Busybox,
     Mke2fs,
+    /// A GDB that knows other architectures than this computer's.
+    GdbMultiarch,
     /// libFuzzer, which the fuzz targets link, is C++.
     Cxx,
 }
@@ -38,8 +40,9 @@ pub(super) enum Tool {
 impl Tool {
     /// QEMU after the debuggers: its backport may bring newer libraries, against which the release's own
     /// debuggers do not install.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Gdb,
+        Self::GdbMultiarch,
         Self::Lldb,
         Self::Qemu,
         Self::Kernel,
@@ -97,6 +100,7 @@ impl Tool {
                     .map(|program| environment.set_mke2fs(program))
                     .is_some()
             }
+            Self::GdbMultiarch => find_program("gdb-multiarch").is_some(),
             Self::Cxx => find_program("c++").is_some(),
         }
     }
@@ -116,6 +120,10 @@ impl Tool {
             Self::Kernel => packages::kernel(apt, environment),
             Self::Busybox => packages::busybox(apt, environment),
             Self::Mke2fs => apt.install(&["e2fsprogs"], "the tests boot from a disk"),
+            Self::GdbMultiarch => apt.install(
+                &["gdb-multiarch"],
+                "it reads the register descriptions of Arm guests",
+            ),
             Self::Cxx => apt.install(&["g++"], "the fuzz targets link libFuzzer, which is C++"),
         }
     }
@@ -128,6 +136,7 @@ impl Tool {
             Self::Kernel => "a distribution's x86-64 kernel with its modules",
             Self::Busybox => "a static busybox",
             Self::Mke2fs => "mke2fs",
+            Self::GdbMultiarch => "GDB for all architectures",
             Self::Cxx => "a C++ compiler",
         }
     }
@@ -142,6 +151,7 @@ impl Tool {
             }
             Self::Busybox => "busybox in PATH, linked statically, or TRAPLINE_BUSYBOX=PATH",
             Self::Mke2fs => "mke2fs in PATH, or TRAPLINE_MKE2FS=PATH",
+            Self::GdbMultiarch => "gdb-multiarch in PATH",
             Self::Cxx => "c++ in PATH",
         }
     }

@@ -17,4 +17,4 @@ pub(crate) mod world;
 
 pub(crate) use client::Client;
 pub(crate) use explore::Choices;
-pub(crate) use world::{Config, Event, World};
+pub(crate) use world::{Config, World};

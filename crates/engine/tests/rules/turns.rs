@@ -4,7 +4,8 @@ use trapline_engine::{Access, Time};
 
 use crate::model::memory::{CODE, Code, DATA, own_code};
 use crate::model::os::SlowOs;
-use crate::model::{Choices, Config, Event, World};
+use crate::model::world::Event;
+use crate::model::{Choices, Config, World};
 
 /// Asks for the kernel's symbols: as long as it takes to look for the kernel.
 const LONG: &str = "qXfer:exec-file:read::0,100";
