@@ -70,6 +70,19 @@ impl Fake {
     }
 
     pub(crate) fn with(kernel: Kernel, access: Access) -> Self {
+        Self::serve(kernel, access, None)
+    }
+
+    /// Serves a serial line too.
+    pub(crate) fn on_line(device: PathBuf) -> Self {
+        let line = ListenAddress::Serial {
+            path: device,
+            baud: 115_200,
+        };
+        Self::serve(Kernel::Known, Access::Full, Some(&line))
+    }
+
+    fn serve(kernel: Kernel, access: Access, line: Option<&ListenAddress>) -> Self {
         let architecture = Architecture::X86_64;
         let mut file = architecture.new_register_file();
         file.set_u64(RIP, 0x1000);
@@ -105,7 +118,9 @@ impl Fake {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Server::new(Arc::clone(&hub));
         let address = ListenAddress::Unix(folder.path().join("vm.sock"));
-        server.listen(&address, access, Exposure::Loopback).unwrap();
+        for address in [Some(&address), line].into_iter().flatten() {
+            server.listen(address, access, Exposure::Loopback).unwrap();
+        }
         hub.start(Start::Running);
         thread::spawn(move || drop(server.run()));
         Self {

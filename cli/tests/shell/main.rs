@@ -7,5 +7,6 @@ mod elf;
 mod fake;
 mod interactive;
 mod packets;
+mod serial;
 mod symbols;
 mod terminal;
