@@ -149,8 +149,8 @@ impl GuestBuilder {
     /// Starts it and waits until its console says `text`, for `limit` at most.
     ///
     /// A stock kernel's boot fails now and then in an emulated machine, with no debugger there: of some
-    /// fifty, one ended in a triple fault and one hung. There it is booted once more, which is told in
-    /// the list of what did not run. On hardware the first failure counts.
+    /// fifty, one hung. There it is booted once more, which is told in the list of what did not run. On
+    /// hardware the first failure counts.
     ///
     /// # Errors
     /// When it does not start, or does not say it.
