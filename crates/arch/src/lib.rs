@@ -26,6 +26,7 @@ mod address;
 mod architecture;
 mod layout;
 mod memory;
+mod regions;
 mod register;
 mod register_builder;
 mod register_file;
@@ -36,6 +37,7 @@ pub use address::{Gpa, Gva};
 pub use architecture::{Architecture, PcError, WatchTiming};
 pub use layout::{FeatureSet, Layout, LayoutEntry, LayoutKind, RegisterError};
 pub use memory::PhysicalMemory;
+pub use regions::{Region, Regions, Spans};
 pub use register::{
     Encoding, FlagField, Format, GdbGroup, GdbType, GenericRole, Register, RegisterGroup,
     RegisterGroups, RegisterId, View, Writable,

@@ -1,35 +1,16 @@
 //! What is mapped where, as regions of equal permissions.
 
 use super::{PageFlags, PagingState, TranslateError, Tree, Trees, geometry::low_bits, walk::Begin};
-use crate::{Gva, PhysicalMemory, table_cache::TableCache};
+use crate::{Gva, PhysicalMemory, Spans};
 
 /// The binary logarithm of the number of descriptors in 4 KiB of a table.
 const DESCRIPTOR_BITS_PER_4_KIB: u32 = 9;
 
-/// A range of virtual addresses with one set of permissions, or with nothing mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// The first address.
-    pub start: Gva,
-    /// The last address, since a region may end where the address space does.
-    pub last: Gva,
-    /// Of [`PageFlags::PERMISSIONS`], what every page of the region allows; `None` if none of it
-    /// is mapped.
-    pub permissions: Option<PageFlags>,
-}
+/// A [`Region`](crate::Region) with its [`PageFlags::PERMISSIONS`].
+pub type Region = crate::Region<PageFlags>;
 
-/// An iterator over [`Region`]s, mapped and unmapped, in ascending order without gaps.
-///
-/// Its work is bounded by a budget of descriptors. When the budget is spent the iterator ends,
-/// after it gave what it had of the last region, and [`resume`](Self::resume) says where to go on.
-#[derive(Debug)]
-pub struct Regions<'a> {
-    state: PagingState,
-    memory: TableCache<'a>,
-    next: Option<Gva>,
-    last: Gva,
-    budget: usize,
-}
+/// What one [`PagingState`] maps.
+pub type Regions<'a> = crate::Regions<'a, PagingState>;
 
 impl PagingState {
     /// Lists what is mapped from `start` to `last`, both included, looking at no more than
@@ -45,65 +26,13 @@ impl PagingState {
         last: Gva,
         budget: usize,
     ) -> Regions<'a> {
-        let next = (start <= last).then_some(start);
-        Regions {
-            state: *self,
-            memory: TableCache::new(memory),
-            next,
-            last,
-            budget,
-        }
+        Regions::new(*self, memory, start, last, budget)
     }
 }
 
-impl Regions<'_> {
-    /// Returns the first address not looked at, or `None` when all were.
-    #[must_use]
-    pub const fn resume(&self) -> Option<Gva> {
-        self.next
-    }
+impl Spans for PagingState {
+    type Permissions = PageFlags;
 
-    /// Takes the rest of the page or of the hole at the next address.
-    fn span(&mut self) -> Option<Region> {
-        let start = self.next?;
-        self.budget = self.budget.checked_sub(1)?;
-        let (last, permissions) = self.state.span(&self.memory, start);
-        let last = last.min(self.last);
-        self.next = if last < self.last {
-            last.checked_add(1)
-        } else {
-            None
-        };
-        Some(Region {
-            start,
-            last,
-            permissions,
-        })
-    }
-}
-
-impl Iterator for Regions<'_> {
-    type Item = Region;
-
-    fn next(&mut self) -> Option<Region> {
-        let mut region = self.span()?;
-        loop {
-            let (next, budget) = (self.next, self.budget);
-            match self.span() {
-                Some(span) if span.permissions == region.permissions => region.last = span.last,
-                Some(_) => {
-                    // The next call takes it again, from tables that are at hand by then.
-                    (self.next, self.budget) = (next, budget);
-                    return Some(region);
-                }
-                None => return Some(region),
-            }
-        }
-    }
-}
-
-impl PagingState {
-    /// Returns the last address of the page or hole at `address`, and what the page allows.
     fn span(&self, memory: &dyn PhysicalMemory, address: Gva) -> (Gva, Option<PageFlags>) {
         let (lower_last, upper_first) = self.ranges();
         let end = match upper_first {
@@ -135,7 +64,9 @@ impl PagingState {
         };
         (last.min(end), permissions)
     }
+}
 
+impl PagingState {
     /// Returns the last address of the range from 0 on that can be translated, and the first of the
     /// range up to 2^64 - 1.
     fn ranges(&self) -> (Gva, Option<Gva>) {
