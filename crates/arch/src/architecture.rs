@@ -89,6 +89,16 @@ impl Architecture {
         }
     }
 
+    /// Returns what the address of a breakpoint is a multiple of: the shortest instruction's length
+    /// where instructions are aligned, else 1.
+    #[must_use]
+    pub const fn breakpoint_alignment_bytes(self) -> u64 {
+        match self {
+            Self::X86_64 => 1,
+            Self::Aarch64 => aarch64::instruction::LEN_BYTES as u64,
+        }
+    }
+
     /// Returns how far past a software breakpoint the program counter is when it has stopped a
     /// vCPU, in bytes.
     ///

@@ -69,10 +69,9 @@ pub(crate) struct Context<'a> {
 
 impl Core {
     pub(crate) fn new(config: GuestConfig, os: Option<Box<dyn GuestOs>>) -> Self {
-        let instruction = config.architecture.software_breakpoint();
         Self {
             run: RunControl::new(config.vcpu_count),
-            points: PointTable::new(instruction, config.capabilities),
+            points: PointTable::new(config.architecture, config.capabilities),
             os,
             has_started: false,
             stays_stopped: false,

@@ -104,12 +104,9 @@ impl Cpu {
         result
     }
 
-    /// Refuses what is written for x86 guests alone.
-    pub(crate) fn require_x86(&self) -> Result<(), AccessError> {
-        match self.architecture {
-            Architecture::X86_64 => Ok(()),
-            other @ Architecture::Aarch64 => Err(AccessError::NotForArchitecture(other)),
-        }
+    /// Returns the guest's architecture.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// Returns the registers fetched so far.
@@ -120,18 +117,21 @@ impl Cpu {
     /// Returns the virtual address of the next instruction.
     pub(crate) fn pc(&mut self, source: &mut dyn RegisterSource) -> Result<Gva, AccessError> {
         let architecture = self.architecture;
-        Ok(architecture.pc(self.ensure(source, CONTROL)?))
+        let groups = match architecture {
+            // The code segment has a base.
+            Architecture::X86_64 => CONTROL,
+            Architecture::Aarch64 => RegisterGroups::GENERAL,
+        };
+        Ok(architecture.pc(self.ensure(source, groups)?))
     }
 
     /// Returns how virtual addresses are translated now.
-    ///
-    /// Only the tables of x86 are walked here; for others this is an error.
     pub(crate) fn address_space(
         &mut self,
         source: &mut dyn RegisterSource,
     ) -> Result<AddressSpace, AccessError> {
-        self.require_x86()?;
+        let architecture = self.architecture;
         let file = self.ensure(source, CONTROL)?;
-        Ok(AddressSpace::of(file))
+        Ok(AddressSpace::of(architecture, file))
     }
 }

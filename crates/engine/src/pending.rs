@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::{Gva, Layout};
+use trapline_arch::{Gva, Layout, WatchTiming};
 
 use crate::condition::{Condition, Environment, Term};
 use crate::contract::{StopReason, VcpuId};
@@ -21,7 +21,9 @@ impl Context<'_> {
         if settled == Settled::Report {
             let Stop { vcpu, reason } = self.core.run.last_stop();
             // A vCPU that stopped for something else has not met the breakpoint at its pc yet.
-            if reason.is_breakpoint() {
+            let is_before =
+                self.core.config.architecture.watch_timing() == WatchTiming::BeforeAccess;
+            if reason.is_breakpoint() || is_before && reason.is_of_a_point() {
                 let pc = self.pc(vcpu).ok();
                 self.core.run.set_told_pc(vcpu, pc);
             }

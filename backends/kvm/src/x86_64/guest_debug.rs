@@ -284,7 +284,7 @@ impl KvmVcpu {
 mod tests {
     use super::*;
 
-    fn point(address: u64, len_bytes: u8, access: PointAccess) -> HardwarePoint {
+    fn point(address: u64, len_bytes: u64, access: PointAccess) -> HardwarePoint {
         HardwarePoint {
             address: Gva(address),
             len_bytes,

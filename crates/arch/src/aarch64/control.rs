@@ -55,8 +55,15 @@ pub struct Pstate {
     pub a: bool,
     /// Watchpoints, breakpoints and software step are masked.
     pub d: bool,
-    #[bits(10)]
-    __: u16,
+    /// The kind of branch that led to the next instruction.
+    #[bits(2)]
+    pub btype: u8,
+    /// Speculative store bypassing is allowed.
+    pub ssbs: bool,
+    /// All interrupts are masked, those that cannot be masked otherwise included.
+    pub allint: bool,
+    #[bits(6)]
+    __: u8,
     /// Illegal execution state.
     pub il: bool,
     /// Software step: the next instruction is the one to be stepped.
@@ -65,7 +72,11 @@ pub struct Pstate {
     pub pan: bool,
     /// Unprivileged loads and stores act as privileged ones.
     pub uao: bool,
-    #[bits(4)]
+    /// Timing does not depend on data.
+    pub dit: bool,
+    /// Allocation tags are not checked.
+    pub tco: bool,
+    #[bits(2)]
     __: u8,
     /// Overflow.
     pub v: bool,
@@ -108,8 +119,10 @@ pub struct Sctlr {
     __: u8,
     /// What can be written cannot be executed.
     pub wxn: bool,
-    #[bits(4)]
+    #[bits(3)]
     __: u8,
+    /// An exception to EL1 leaves PSTATE.PAN as it is.
+    pub span: bool,
     /// EL0's data is big-endian.
     pub e0e: bool,
     /// EL1's data and the translation tables are big-endian.
@@ -123,12 +136,19 @@ pub struct Sctlr {
     pub en_ib: bool,
     /// Code pointers are signed with key A.
     pub en_ia: bool,
-    #[bits(25)]
-    __: u32,
+    #[bits(12)]
+    __: u16,
+    /// What PSTATE.SSBS is after an exception to EL1.
+    pub dssbs: bool,
+    #[bits(12)]
+    __: u16,
     /// Privileged access never also counts pages that EL0 can only execute.
     pub epan: bool,
-    #[bits(6)]
+    #[bits(4)]
     __: u8,
+    /// An exception to EL1 leaves all interrupts unmasked that masks cannot hold.
+    pub spintmask: bool,
+    __: bool,
 }
 
 impl Sctlr {

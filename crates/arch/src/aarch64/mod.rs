@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod debug;
+pub mod delivery;
 pub mod exception;
 pub mod instruction;
 pub mod mode;

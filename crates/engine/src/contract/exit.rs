@@ -71,6 +71,17 @@ pub enum VmExit {
         /// The data address, where the hardware tells it.
         data_address: Option<Gva>,
     },
+    /// A hardware execution breakpoint was met at the pc and nothing was delivered to the guest.
+    /// For architectures that do not say which slot it was (Arm).
+    HardwareBreakpoint,
+    /// A watchpoint was met and nothing was delivered to the guest; the access has not happened.
+    /// For architectures that do not say which slot it was (Arm).
+    Watchpoint {
+        /// The address that the hardware gives, which need not be a watched one: FAR.
+        address: Gva,
+        /// What else the hardware says of the access: ESR.
+        syndrome: u64,
+    },
     /// The next instruction reads or writes the guest's own debug registers, and was not executed.
     /// Only hosts that can step report it, and only of entries that have
     /// [`hardware`](super::Entry::hardware) slots and do not step.

@@ -18,6 +18,7 @@
 //! Every [`Command::Run`] is answered by exactly one call of `handle_stopped`; [`Command::Stop`]
 //! only hastens it. A vCPU executes guest code only between the two.
 
+mod aarch64;
 mod capabilities;
 mod exit;
 mod guest_os;

@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use trapline_arch::Gva;
+use trapline_arch::{Architecture, Gva};
 
 use super::{GuestEnd, VcpuId};
 use crate::points::PointSet;
@@ -27,15 +27,37 @@ pub enum PointAccess {
 /// What one hardware slot is to trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HardwarePoint {
-    /// Linear address, aligned to the length.
+    /// The first byte. On x86 it is aligned to the length.
     pub address: Gva,
-    /// Length in bytes: 1 for [`PointAccess::Execute`] on x86; else 1, 2, 4 or 8.
-    pub len_bytes: u8,
+    /// Length in bytes. On x86 1 for [`PointAccess::Execute`], else 1, 2, 4 or 8. On Arm 4 for
+    /// [`PointAccess::Execute`]; else adjacent bytes of one doubleword, or a power of two up to
+    /// 2 GiB to which the address is aligned.
+    pub len_bytes: u64,
     /// What it traps.
     pub access: PointAccess,
 }
 
+impl HardwarePoint {
+    /// Returns the point on the execution of the instruction at `address`.
+    pub(crate) const fn execute_at(architecture: Architecture, address: Gva) -> Self {
+        Self {
+            address,
+            len_bytes: architecture.breakpoint_alignment_bytes(),
+            access: PointAccess::Execute,
+        }
+    }
+
+    /// Returns how many of the point's bytes fit into `buffer`.
+    pub(crate) fn len_in(&self, buffer: &[u8]) -> usize {
+        usize::try_from(self.len_bytes).map_or(buffer.len(), |len| len.min(buffer.len()))
+    }
+}
+
 /// What each hardware slot is to trap, by slot number.
+///
+/// Where execution and data have slots of their own
+/// ([`Capabilities::slots_are_shared`](super::Capabilities::slots_are_shared) is false), those for
+/// execution come first and those for data directly behind them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardwarePoints {
     slots: [Option<HardwarePoint>; MAX_HARDWARE_SLOTS],

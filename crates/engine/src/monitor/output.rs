@@ -79,6 +79,11 @@ impl Table {
         }
     }
 
+    /// Returns whether there is no row but the titles.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() <= 1
+    }
+
     /// Adds a row. Cells past the last title are dropped.
     pub(super) fn row<const COUNT: usize>(&mut self, cells: [String; COUNT]) {
         self.rows.push(cells.into());

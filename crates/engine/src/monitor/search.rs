@@ -164,7 +164,7 @@ impl Finding {
                 let vcpu = call.vcpu();
                 let space = call.context.address_space(vcpu)?;
                 let region = space.region(call.context.machine.memory(), Gva(self.next));
-                let hole = region.filter(|region| region.permissions.is_none());
+                let hole = region.filter(|region| region.allowed.is_none());
                 hole.map(|hole| hole.last.0.saturating_add(1))
             }
             Space::Physical => {

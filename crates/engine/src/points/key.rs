@@ -14,7 +14,7 @@ pub(crate) const MAX_POINTS: usize = 16 * 1024;
 /// takes sixteen times its bytecode.
 pub(super) const MAX_CONDITION_BYTES: usize = 4 * 1024 * 1024;
 
-/// The longest watched range in bytes: four slots of eight.
+/// The longest watched range in bytes on x86: four slots of eight.
 pub(super) const MAX_WATCH_BYTES: u64 = 32;
 
 /// What a client asked for, by the number in its `Z` packet.
@@ -47,6 +47,8 @@ pub(crate) struct PointKey {
 pub(crate) enum InsertError {
     /// The address, or one that is to be watched, is not canonical: nothing ever runs or lies there.
     NotCanonical(Gva),
+    /// No instruction begins at the address, which should be a multiple of the number.
+    Misaligned(Gva, u64),
     /// The address is not mapped, or mapped to no memory, and no hardware slot is free to hold the
     /// breakpoint instead.
     NotMapped(Gva),
@@ -69,6 +71,10 @@ impl fmt::Display for InsertError {
                 f,
                 "{address} is not canonical: no instruction and no data can be there"
             ),
+            Self::Misaligned(address, alignment) => write!(
+                f,
+                "no instruction begins at {address}, which is no multiple of {alignment}"
+            ),
             Self::NotMapped(address) => write!(
                 f,
                 "{address} is not mapped now, and no hardware slot is free to wait for it there"
@@ -81,7 +87,7 @@ impl fmt::Display for InsertError {
             }
             Self::BadLength(len) => write!(
                 f,
-                "cannot watch {len} bytes: 1 to {MAX_WATCH_BYTES} fit into the hardware slots"
+                "cannot watch {len} bytes: they do not fit into the hardware slots"
             ),
             Self::Unsupported(PointAccess::Execute) => f.write_str(
                 "this host has no hardware breakpoints; the command 'info' shows what it can do",

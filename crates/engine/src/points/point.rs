@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::{Gpa, Gva};
+use trapline_arch::aarch64::debug::{self, WatchPiece};
+use trapline_arch::aarch64::registers::MAX_DEBUG_SLOTS;
+use trapline_arch::{Architecture, Gpa, Gva};
 
 use super::key::{InsertError, MAX_WATCH_BYTES, PointKey, PointKind, PointOwner};
 use super::set::SlotReport;
@@ -105,8 +107,21 @@ pub(super) fn report(key: PointKey, condition: Condition) -> SlotReport {
     }
 }
 
-/// Cuts a watched range into naturally aligned parts of 8, 4, 2 and 1 bytes, one slot each.
+/// Cuts a watched range into parts that a slot can hold.
 pub(super) fn split_watch(
+    architecture: Architecture,
+    address: Gva,
+    len: u64,
+    kind: WatchKind,
+) -> Result<Vec<HardwarePoint>, InsertError> {
+    match architecture {
+        Architecture::X86_64 => split_aligned(address, len, kind),
+        Architecture::Aarch64 => split_by_bytes(address, len, kind),
+    }
+}
+
+/// Cuts a watched range into naturally aligned parts of 8, 4, 2 and 1 bytes.
+fn split_aligned(
     address: Gva,
     len: u64,
     kind: WatchKind,
@@ -125,14 +140,35 @@ pub(super) fn split_watch(
     let mut start = address;
     while start < end {
         let left = end.0.saturating_sub(start.0);
-        let fits = |size: &u8| start.offset_in(u64::from(*size)) == 0 && u64::from(*size) <= left;
+        let fits = |size: &u64| start.offset_in(*size) == 0 && *size <= left;
         let len_bytes = [8, 4, 2, 1].into_iter().find(fits).unwrap_or(1);
         parts.push(HardwarePoint {
             address: start,
             len_bytes,
             access,
         });
-        start = start.wrapping_add(u64::from(len_bytes));
+        start = start.wrapping_add(len_bytes);
     }
     Ok(parts)
+}
+
+/// Cuts a watched range into adjacent bytes of doublewords and into aligned ranges.
+fn split_by_bytes(
+    address: Gva,
+    len: u64,
+    kind: WatchKind,
+) -> Result<Vec<HardwarePoint>, InsertError> {
+    let access = match kind {
+        WatchKind::Write => PointAccess::Write,
+        WatchKind::Read => PointAccess::Read,
+        WatchKind::Access => PointAccess::ReadWrite,
+    };
+    let pieces = debug::split_watch(address, len, MAX_DEBUG_SLOTS.into());
+    let pieces = pieces.map_err(|_| InsertError::BadLength(len))?;
+    let part = |piece: WatchPiece| HardwarePoint {
+        address: piece.start(),
+        len_bytes: piece.len_bytes(),
+        access,
+    };
+    Ok(pieces.into_iter().map(part).collect())
 }

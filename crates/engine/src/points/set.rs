@@ -130,10 +130,15 @@ impl PointSet {
     }
 
     /// Returns what the slots trap while the vCPU is stepped: the engine itself compares the pc
-    /// after each step, so execution breakpoints leave their slots free.
+    /// after each step, so execution breakpoints leave their slots free. Bit n of `except` leaves
+    /// slot n out.
     #[must_use]
-    pub(crate) fn watch_points(&self) -> HardwarePoints {
-        self.points_where(|slot| !slot.is_execute())
+    pub(crate) fn watch_points(&self, except: u32) -> HardwarePoints {
+        let is_left_out = |slot: &HardwareUse| {
+            let bit = u32::try_from(slot.slot).ok();
+            bit.is_some_and(|bit| except.checked_shr(bit).unwrap_or(0) & 1 != 0)
+        };
+        self.points_where(|slot| !slot.is_execute() && !is_left_out(slot))
     }
 
     fn points_where(&self, wanted: impl Fn(&HardwareUse) -> bool) -> HardwarePoints {
@@ -166,7 +171,7 @@ impl HardwareUse {
             return;
         };
         let mut bytes = [0; 8];
-        let len = usize::from(self.point.len_bytes).min(bytes.len());
+        let len = self.point.len_in(&bytes);
         let watched = bytes.get_mut(..len).unwrap_or_default();
         let read = self.gpa.map(|gpa| {
             let read = memory.read_physical(gpa, watched);

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 
-use trapline_arch::{Gpa, Gva};
+use trapline_arch::{Architecture, Gpa, Gva};
 
 use super::key::{InsertError, MAX_CONDITION_BYTES, MAX_POINTS, PointKey, PointKind, PointOwner};
 use super::point::{Claim, Place, Point, Site, report, split_watch};
@@ -22,7 +22,7 @@ use crate::session::SessionId;
 pub(crate) struct PointTable {
     points: BTreeMap<Site, Point>,
     used_slots: [bool; MAX_HARDWARE_SLOTS],
-    breakpoint_instruction: &'static [u8],
+    architecture: Architecture,
     capabilities: Capabilities,
     published: Arc<PointSet>,
     is_stale: bool,
@@ -31,13 +31,13 @@ pub(crate) struct PointTable {
 }
 
 impl PointTable {
-    /// Creates an empty table for guests whose breakpoint instruction is the one given.
+    /// Creates an empty table for guests of an architecture.
     #[must_use]
-    pub(crate) fn new(breakpoint_instruction: &'static [u8], capabilities: Capabilities) -> Self {
+    pub(crate) fn new(architecture: Architecture, capabilities: Capabilities) -> Self {
         Self {
             points: BTreeMap::new(),
             used_slots: [false; MAX_HARDWARE_SLOTS],
-            breakpoint_instruction,
+            architecture,
             capabilities,
             published: Arc::default(),
             is_stale: false,
@@ -309,11 +309,11 @@ impl PointTable {
     }
 
     fn place(&mut self, key: PointKey, gpa: Option<Gpa>) -> Result<Place, InsertError> {
-        let execute = HardwarePoint {
-            address: key.address,
-            len_bytes: 1,
-            access: PointAccess::Execute,
-        };
+        let alignment = self.architecture.breakpoint_alignment_bytes();
+        if !matches!(key.kind, PointKind::Watchpoint(_)) && key.address.offset_in(alignment) != 0 {
+            return Err(InsertError::Misaligned(key.address, alignment));
+        }
+        let execute = HardwarePoint::execute_at(self.architecture, key.address);
         match (key.kind, gpa) {
             (PointKind::SoftwareBreakpoint, Some(gpa))
                 if self.capabilities.software_breakpoints =>
@@ -325,7 +325,7 @@ impl PointTable {
                 .map_err(|_| InsertError::NotMapped(key.address)),
             (PointKind::HardwareBreakpoint, _) => self.take_slots(&[execute]),
             (PointKind::Watchpoint(kind), _) => {
-                let parts = split_watch(key.address, key.len, kind)?;
+                let parts = split_watch(self.architecture, key.address, key.len, kind)?;
                 self.take_slots(&parts)
             }
         }
@@ -416,7 +416,7 @@ impl PointTable {
         }
         let plant = |gpa| match self.published.patch_at(gpa) {
             Some(patch) => Some(Arc::clone(patch)),
-            None => Patch::plant(memory, gpa, self.breakpoint_instruction),
+            None => Patch::plant(memory, gpa, self.architecture.software_breakpoint()),
         };
         wanted.into_iter().filter_map(plant).collect()
     }

@@ -4,13 +4,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use trapline_arch::{Gpa, Gva, PhysicalMemory};
+use trapline_arch::{Architecture, Gpa, Gva, PhysicalMemory};
 
 use super::patch::{mask_patches, write_under_patches};
 use super::{InsertError, Patch, PointKey, PointKind, PointTable};
 use crate::contract::{Capabilities, GuestMemory, MemoryRegion, StopReason, WatchKind};
 use crate::session::SessionId;
 
+const ARCHITECTURE: Architecture = Architecture::X86_64;
 const BRK: &[u8] = &[0x11, 0x22, 0x33, 0x44];
 const FOUR: Capabilities = Capabilities {
     software_breakpoints: true,
@@ -130,7 +131,7 @@ fn what_the_guest_writes_over_a_patch_is_not_undone() {
 
 #[test]
 fn a_watched_range_takes_a_slot_for_each_aligned_part() {
-    let mut table = PointTable::new(BRK, FOUR);
+    let mut table = PointTable::new(ARCHITECTURE, FOUR);
     let write = PointKind::Watchpoint(WatchKind::Write);
     // 1 + 2 + 4 bytes.
     let owner = SessionId(1);
@@ -155,7 +156,7 @@ fn a_watched_range_takes_a_slot_for_each_aligned_part() {
 #[test]
 fn a_point_stands_while_anybody_wants_it() {
     let memory = Memory::new();
-    let mut table = PointTable::new(BRK, FOUR);
+    let mut table = PointTable::new(ARCHITECTURE, FOUR);
     let point = key(PointKind::SoftwareBreakpoint, 16, 1);
     let hit = StopReason::SoftwareBreakpoint {
         address: Gva(16),
@@ -170,7 +171,7 @@ fn a_point_stands_while_anybody_wants_it() {
     table.publish(&memory);
     table.release(SessionId(1));
     table.publish(&memory);
-    assert_eq!(memory.bytes(16, 4), BRK);
+    assert_eq!(memory.bytes(16, 4), [0xcc, 17, 18, 19]);
     let owners: Vec<_> = table.claims_of(hit).map(|(owner, _)| owner).collect();
     assert_eq!(owners, [SessionId(2).into()]);
     table.release(SessionId(2));
@@ -181,7 +182,7 @@ fn a_point_stands_while_anybody_wants_it() {
 
 #[test]
 fn a_hit_belongs_to_the_point_at_its_own_byte() {
-    let mut table = PointTable::new(BRK, FOUR);
+    let mut table = PointTable::new(ARCHITECTURE, FOUR);
     let point = key(PointKind::SoftwareBreakpoint, 16, 1);
     let at = Some(Gpa(32));
     table.insert(SessionId(1), point, Vec::new(), at).unwrap();
@@ -193,4 +194,29 @@ fn a_hit_belongs_to_the_point_at_its_own_byte() {
     assert_eq!(table.claims_of(hit(Some(Gpa(16)))).count(), 0);
     assert_eq!(table.claims_of(hit(None)).count(), 0);
     assert_eq!(table.claims_of(StopReason::Step).count(), 0);
+}
+
+#[test]
+fn arm_watches_adjacent_bytes_and_long_ranges_with_a_slot_each() {
+    let capabilities = Capabilities {
+        slots_are_shared: false,
+        ..FOUR
+    };
+    let mut table = PointTable::new(Architecture::Aarch64, capabilities);
+    let mut insert =
+        |kind, address, len| table.insert(SessionId(1), key(kind, address, len), Vec::new(), None);
+    let write = PointKind::Watchpoint(WatchKind::Write);
+    let read = PointKind::Watchpoint(WatchKind::Read);
+    assert_eq!(insert(write, 1, 7), Ok(()));
+    assert_eq!(insert(read, 0x8000_0000, 0x8000_0000), Ok(()));
+    // The slots for execution are others.
+    for address in [0, 4, 8, 12] {
+        assert_eq!(insert(PointKind::HardwareBreakpoint, address, 4), Ok(()));
+    }
+    let misaligned = insert(PointKind::HardwareBreakpoint, 18, 4);
+    assert_eq!(misaligned, Err(InsertError::Misaligned(Gva(18), 4)));
+    let full = insert(PointKind::HardwareBreakpoint, 16, 4);
+    assert_eq!(full, Err(InsertError::NoFreeSlot(4)));
+    assert_eq!(insert(write, 12, 8), Ok(()), "in two doublewords");
+    assert_eq!(insert(write, 32, 1), Err(InsertError::NoFreeSlot(4)));
 }

@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-use trapline_arch::{Architecture, GenericRole, LayoutEntry, LayoutKind};
+use trapline_arch::{Architecture, GenericRole, LayoutEntry, LayoutKind, WatchTiming};
 use trapline_rsp::{Encoder, Request};
 
 use super::queries::named_vcpu;
@@ -102,14 +102,18 @@ impl Session {
         }
     }
 
-    /// x86 traps after a watched access (`watchpoint_exceptions_received`).
+    /// `watchpoint_exceptions_received` says whether a watchpoint stops before the access or after.
     fn host_info(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
         let triple = self.triple(context);
         let pointer_bytes = self.pointer_bytes(context);
         out.key_hex_text("triple", triple);
         out.key_display("ptrsize", pointer_bytes);
         out.key_text("endian", "little");
-        out.key_text("watchpoint_exceptions_received", "after");
+        let timing = match context.core.config.architecture.watch_timing() {
+            WatchTiming::BeforeAccess => "before",
+            WatchTiming::AfterAccess => "after",
+        };
+        out.key_text("watchpoint_exceptions_received", timing);
         out.key_text("vm-page-size", "4096");
         out.key_hex_text("hostname", "guest");
         Ok(Answer::Reply)

@@ -1,7 +1,6 @@
 //! `qMemoryRegionInfo`: where memory is mapped, and how.
 
 use trapline_arch::Gva;
-use trapline_arch::x86_64::paging::PageFlags;
 use trapline_rsp::Encoder;
 
 use super::{Answer, Answered, Refusal, Session, reply};
@@ -25,17 +24,9 @@ impl Session {
         out.key_hex("start", region.start.0);
         let size = region.last.0.wrapping_sub(region.start.0).saturating_add(1);
         out.key_hex("size", size);
-        if let Some(allowed) = region.permissions {
-            let write = if allowed.contains(PageFlags::WRITABLE) {
-                "w"
-            } else {
-                ""
-            };
-            let execute = if allowed.contains(PageFlags::EXECUTABLE) {
-                "x"
-            } else {
-                ""
-            };
+        if let Some(allowed) = region.allowed {
+            let write = if allowed.write { "w" } else { "" };
+            let execute = if allowed.execute { "x" } else { "" };
             out.key_text("permissions", &alloc::format!("r{write}{execute}"));
         }
         Ok(Answer::Reply)

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use trapline_arch::{
-    Architecture, Gva, Layout, LayoutEntry, LayoutKind, RegisterError, RegisterGroup,
-    RegisterGroups, Writable, aarch64, x86_64,
+    Gva, Layout, LayoutEntry, LayoutKind, RegisterError, RegisterGroup, RegisterGroups, Writable,
+    aarch64, x86_64,
 };
 use trapline_rsp::{Encoder, HexBytes, ThreadSpec};
 
@@ -262,11 +262,7 @@ fn write_pc(vcpu: VcpuId, value: &[u8], context: &mut Context<'_>) -> Result<(),
 /// Sets a vCPU's pc to a linear address, tagged or not (rule M2).
 pub(crate) fn set_pc(vcpu: VcpuId, pc: Gva, context: &mut Context<'_>) -> Result<(), Refusal> {
     let architecture = context.core.config.architecture;
-    let pc = match architecture {
-        Architecture::X86_64 => context.address_space(vcpu)?.untag(pc),
-        // Setting the pc removes signatures as well.
-        Architecture::Aarch64 => pc,
-    };
+    let pc = context.address_space(vcpu)?.untag(pc);
     context.registers(vcpu, CONTROL)?;
     context.update_registers(vcpu, RegisterGroup::General, |file| {
         architecture

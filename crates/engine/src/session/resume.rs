@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use trapline_arch::aarch64::instruction::{Instruction, StepClass};
 use trapline_arch::x86_64::instruction::{self, Repetition};
 use trapline_arch::{Architecture, Gva};
 use trapline_rsp::request::{Action, ActionKind, Actions};
@@ -62,9 +63,10 @@ impl Session {
     /// Sets vCPUs going, where a step is what this client takes for one.
     ///
     /// LLDB (19) makes a step again until the pc has moved, so that a repeated string instruction, of
-    /// which a step is one iteration, costs it a round trip for each. For LLDB such a step is made to
-    /// the instruction's end, on the vCPU's thread, as a step over a range is. GDB wants the one
-    /// iteration.
+    /// which a step is one iteration, costs it a round trip for each. It steps into sequences of
+    /// exclusive accesses, which then never succeed. For LLDB such a step is made to the end, on the
+    /// vCPU's thread, as a step over a range is. GDB wants the one iteration, and sets breakpoints
+    /// behind such sequences itself.
     fn go_with_whole_steps(
         &mut self,
         context: &mut Context<'_>,
@@ -76,7 +78,7 @@ impl Session {
         let mut whole = BTreeMap::new();
         for vcpu in context.core.run.vcpu_ids() {
             if action(vcpu) == Some(ResumeAction::Step)
-                && let Some(pc) = repeating_at(vcpu, context)
+                && let Some(pc) = whole_at(vcpu, context)
             {
                 let end = pc.wrapping_add(1);
                 whole.insert(vcpu, ResumeAction::RangeStep { start: pc, end });
@@ -136,19 +138,25 @@ impl Session {
     }
 }
 
-/// Returns the pc of a vCPU, if a repeated string instruction is there.
-fn repeating_at(vcpu: VcpuId, context: &mut Context<'_>) -> Option<Gva> {
-    match context.core.config.architecture {
-        Architecture::X86_64 => (),
-        // No instruction of A64 repeats, except that of memory copies, which count as one.
-        Architecture::Aarch64 => return None,
-    }
+/// Returns the pc of a vCPU, if the instruction there is stepped as a whole for LLDB: a repeated
+/// string instruction, or a Load-Exclusive, whose Store-Exclusive would never succeed else.
+fn whole_at(vcpu: VcpuId, context: &mut Context<'_>) -> Option<Gva> {
+    let architecture = context.core.config.architecture;
     let pc = context.pc(vcpu).ok()?;
     let mut bytes = [0; instruction::MAX_LEN_BYTES];
-    let read = context.read_virtual(vcpu, pc, &mut bytes).ok()?;
+    let bytes = bytes.get_mut(..architecture.max_instruction_len_bytes())?;
+    let read = context.read_virtual(vcpu, pc, bytes).ok()?;
     let code = bytes.get(..read)?;
-    let decoded = instruction::decode_next(code, context.registers(vcpu, CONTROL).ok()?)?;
-    (decoded.repetition() == Repetition::Repeats).then_some(pc)
+    let is_whole = match architecture {
+        Architecture::X86_64 => {
+            let file = context.registers(vcpu, CONTROL).ok()?;
+            instruction::decode_next(code, file)?.repetition() == Repetition::Repeats
+        }
+        Architecture::Aarch64 => {
+            Instruction::from_bytes(code)?.step_class() == StepClass::LoadExclusive
+        }
+    };
+    is_whole.then_some(pc)
 }
 
 /// Signals mean nothing to a virtual machine, so resuming with one is resuming. `t` is for non-stop

@@ -1,15 +1,56 @@
 //! Whether a breakpoint or watchpoint that was met is a hit, decided on the spot.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use trapline_arch::{Gva, Layout};
+use trapline_arch::{Architecture, Gva, Layout, WatchTiming};
 
 use super::slots::{Role, SlotPlan};
 use super::{First, State, VcpuRun};
 use crate::condition::{Condition, Environment};
-use crate::contract::{AccessError, StopReason, Vcpu, WatchKind};
+use crate::contract::{AccessError, StopReason, Vcpu, VmExit, WatchKind};
 use crate::cpu::Cpu;
 use crate::points::{PointSet, SlotReport};
+
+/// What a debug exit says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hit {
+    /// A single step ended.
+    pub(super) is_step: bool,
+    /// The slots that hit, bit n for slot n.
+    pub(super) slots: u32,
+    /// The data address, where the hardware tells one for all slots.
+    pub(super) data_address: Option<Gva>,
+    /// The data addresses of single slots.
+    pub(super) addresses: Vec<(usize, Gva)>,
+}
+
+impl Hit {
+    /// Takes what an exit says by itself.
+    pub(super) fn of_exit(exit: VmExit) -> Self {
+        match exit {
+            VmExit::Debug {
+                step,
+                slots,
+                data_address,
+            } => Self {
+                is_step: step,
+                slots,
+                data_address,
+                addresses: Vec::new(),
+            },
+            _ => Self::default(),
+        }
+    }
+
+    /// Returns the data address that a slot was hit with.
+    fn address_in(&self, slot: usize) -> Option<Gva> {
+        let mut own = self.addresses.iter();
+        own.find(|(number, _)| *number == slot)
+            .map(|(_, address)| *address)
+            .or(self.data_address)
+    }
+}
 
 /// What a hit of hardware slots comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +105,7 @@ impl VcpuRun {
         vcpu: &mut dyn Vcpu,
     ) -> Result<State, AccessError> {
         if self.patch_at_pc(vcpu)?.is_none() {
-            vcpu.inject_breakpoint()?;
+            self.give_guest_its_breakpoint(vcpu)?;
             return Ok(State::Ready { first: First::Meet });
         }
         Ok(match self.point_at_pc(vcpu)? {
@@ -106,12 +147,12 @@ impl VcpuRun {
         &mut self,
         vcpu: &mut dyn Vcpu,
         slots: &SlotPlan,
-        hit: u32,
-        data_address: Option<Gva>,
+        hit: &Hit,
     ) -> Result<SlotHit, AccessError> {
         let points = Arc::clone(&self.points);
         let mut met_breakpoint = false;
-        for (number, role) in slots.hit_roles(hit) {
+        let mut met_watchpoint = false;
+        for (number, role) in slots.hit_roles(hit.slots) {
             let Some(slot) = points.slot(number).filter(|_| role == Role::Debugger) else {
                 continue;
             };
@@ -121,9 +162,11 @@ impl VcpuRun {
                 condition,
             } = &slot.report
             {
-                let address = data_address.unwrap_or(slot.point.address);
+                let address = hit.address_in(number).unwrap_or(slot.point.address);
+                met_watchpoint = true;
                 if self.watch_counts(vcpu, *kind, slot.slot) && self.holds(vcpu, condition) {
                     let (kind, watched) = (*kind, *watched);
+                    self.note_met(slots, hit.slots);
                     return Ok(SlotHit::Stop(StopReason::Watchpoint {
                         kind,
                         watched,
@@ -134,10 +177,33 @@ impl VcpuRun {
                 met_breakpoint = true;
             }
         }
+        if met_watchpoint && self.watch_timing() == WatchTiming::BeforeAccess {
+            self.note_met(slots, hit.slots);
+            return Ok(SlotHit::Pass);
+        }
         if !met_breakpoint {
             return Ok(SlotHit::None);
         }
         Ok(self.point_at_pc(vcpu)?.map_or(SlotHit::Pass, SlotHit::Stop))
+    }
+
+    fn watch_timing(&self) -> WatchTiming {
+        self.cpu.architecture().watch_timing()
+    }
+
+    /// Remembers the watchpoints of the debugger's that the next instruction meets, where it is yet
+    /// to be executed: they are off for it when it is.
+    fn note_met(&mut self, slots: &SlotPlan, hit: u32) {
+        if self.watch_timing() == WatchTiming::AfterAccess {
+            return;
+        }
+        let roles = slots.hit_roles(hit);
+        let ours = roles.filter(|(_, role)| *role == Role::Debugger);
+        for (number, _) in ours {
+            let bit = u32::try_from(number).map_or(0, |bit| 1_u32.unbounded_shl(bit));
+            self.met_watchpoints |= bit;
+        }
+        self.owes_pass = true;
     }
 
     fn execute_hit(
@@ -162,9 +228,9 @@ impl VcpuRun {
     }
 
     /// Returns whether an access is of the kind that was asked for. x86 has no slot for reads
-    /// alone; an access that changed the memory was a write.
+    /// alone: an access that changed the memory was a write. Others have.
     fn watch_counts(&mut self, mut vcpu: &mut dyn Vcpu, kind: WatchKind, slot: usize) -> bool {
-        if kind != WatchKind::Read {
+        if kind != WatchKind::Read || self.cpu.architecture() != Architecture::X86_64 {
             return true;
         }
         let points = Arc::clone(&self.points);
@@ -172,7 +238,7 @@ impl VcpuRun {
             return true;
         };
         let mut now = [0; 8];
-        let len = usize::from(watched.point.len_bytes).min(now.len());
+        let len = watched.point.len_in(&now);
         let bytes = now.get_mut(..len).unwrap_or_default();
         let Ok(space) = self.cpu.address_space(&mut vcpu) else {
             return true;

@@ -15,7 +15,9 @@
 //!    └────── handle_exit(exit) ──────────────────────┘ by the next call of next()
 //! ```
 
+mod aarch64;
 mod hits;
+mod plan;
 mod slots;
 mod x86_64;
 
@@ -33,8 +35,9 @@ use crate::contract::{
 use crate::cpu::Cpu;
 use crate::points::{Patch, PointSet};
 
+use hits::Hit;
+use plan::{Outcome, StepPlan};
 use slots::SlotPlan;
-use x86_64::{Outcome, StepPlan};
 
 /// What the hypervisor is to do next.
 #[expect(
@@ -73,6 +76,9 @@ pub struct VcpuRun {
     others_are_held: bool,
     /// The instruction that this resume, or the one it takes up, was to pass is not executed yet.
     owes_pass: bool,
+    /// The data slots whose watchpoint the next instruction has met, bit n for slot n, where
+    /// watchpoints stop a vCPU before the access: they are off while it is executed.
+    met_watchpoints: u32,
     guards: x86_64::GuardCache,
 }
 
@@ -136,6 +142,15 @@ enum Met {
     Other,
 }
 
+/// When the guest gets an exception of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    /// With the next entry, before any instruction.
+    AtEntry,
+    /// It has it: the vCPU stands at the handler.
+    Done,
+}
+
 #[derive(Debug)]
 struct Step {
     purpose: Purpose,
@@ -155,6 +170,7 @@ impl VcpuRun {
             state: State::Stopped(StopReason::Paused),
             others_are_held: false,
             owes_pass: false,
+            met_watchpoints: 0,
             guards: x86_64::GuardCache::default(),
         }
     }
@@ -171,6 +187,9 @@ impl VcpuRun {
             PassFirst::Yes => true,
             PassFirst::Still => self.owes_pass,
         };
+        if !self.owes_pass {
+            self.met_watchpoints = 0;
+        }
         self.state = State::Ready {
             first: First::owed(self.owes_pass),
         };
@@ -214,15 +233,13 @@ impl VcpuRun {
     }
 
     fn proceed(&mut self, vcpu: &mut dyn Vcpu, first: First) -> Result<Next, AccessError> {
-        // Steps and the guest's own debug registers are planned for x86 alone.
-        self.cpu.require_x86()?;
         match (self.action, first) {
             (ResumeAction::Step | ResumeAction::RangeStep { .. }, _) => {
                 self.step(vcpu, Purpose::Requested)
             }
             (ResumeAction::Continue, First::Step) => self.step(vcpu, Purpose::Pass),
             (ResumeAction::Continue, First::Pass) => {
-                if self.patch_at_pc(vcpu)?.is_some() {
+                if self.met_watchpoints != 0 || self.patch_at_pc(vcpu)?.is_some() {
                     return self.step(vcpu, Purpose::Pass);
                 }
                 let pc = self.pc(vcpu)?;
@@ -243,13 +260,9 @@ impl VcpuRun {
         self.others_are_held = false;
         self.guards = x86_64::GuardCache::default();
         self.owes_pass &= pass_first;
+        self.met_watchpoints = 0;
         let mut slots = SlotPlan::new(self.points.hardware_points());
-        if !slots.is_empty() {
-            slots.add_guest_points(
-                &x86_64::guest_points(&mut self.cpu, vcpu)?,
-                &self.capabilities,
-            );
-        }
+        self.add_guest_points(vcpu, &mut slots)?;
         let entry = Entry {
             pass_first,
             hardware: slots.points(),
@@ -265,8 +278,8 @@ impl VcpuRun {
             return Ok(Next::Stop(StopReason::CannotStep));
         }
         let lifted = self.patch_at_pc(vcpu)?;
-        let mut slots = SlotPlan::new(self.points.watch_points());
-        let plan = x86_64::plan(self, vcpu, &mut slots)?;
+        let mut slots = SlotPlan::new(self.points.watch_points(self.met_watchpoints));
+        let plan = StepPlan::new(self, vcpu, &mut slots)?;
         if (lifted.is_some() || plan.needs_patch()) && !self.others_are_held {
             self.state = State::Holding { purpose };
             return Ok(Next::HoldOthers);
@@ -313,19 +326,14 @@ impl VcpuRun {
             }),
             VmExit::Ended(end) => Ok(State::Stopped(StopReason::Ended(end))),
             VmExit::BreakpointInstruction => self.breakpoint_instruction(vcpu),
-            VmExit::Debug {
-                step,
-                slots: hit,
-                data_address,
-            } => {
-                if !step && !slots.has_role(hit) {
-                    // INT1 leaves no mark in the status register.
-                    vcpu.inject_debug(0)?;
+            VmExit::HardwareBreakpoint | VmExit::Watchpoint { .. } | VmExit::Debug { .. } => {
+                let hit = self.hit_of(vcpu, &slots, exit)?;
+                if self.is_guests_alone(&slots, &hit) {
+                    self.give_guest_the_exception(vcpu, exit)?;
                     return Ok(State::Ready { first: First::Meet });
                 }
-                self.give_guest_its_hits(vcpu, &slots, hit, step)?;
-                let reason = self.slot_hit(vcpu, &slots, hit, data_address)?;
-                Ok(match reason {
+                self.give_guest_its_hits(vcpu, &slots, hit.slots, hit.is_step)?;
+                Ok(match self.slot_hit(vcpu, &slots, &hit)? {
                     hits::SlotHit::Stop(reason) => State::Stopped(reason),
                     hits::SlotHit::Pass => State::Ready { first: First::Pass },
                     hits::SlotHit::None => State::Ready { first: First::Meet },
@@ -344,38 +352,48 @@ impl VcpuRun {
     ) -> Result<State, AccessError> {
         let met = self.met_in_step(vcpu, &slots, &step, exit);
         // The guest's own breakpoint instruction, or INT1, was what was stepped: its exception is
-        // delivered, and the step ends at the handler, where the plan has set its trap.
+        // delivered. Where that happens at the next entry, the step ends at the handler, where the
+        // plan has set its trap.
         let delivered = match met {
-            Ok(Met::GuestBreakpoint) => Some(vcpu.inject_breakpoint()),
-            Ok(Met::GuestDebug) => Some(vcpu.inject_debug(0)),
+            Ok(Met::GuestBreakpoint) => Some(self.give_guest_its_breakpoint(vcpu)),
+            Ok(Met::GuestDebug) => Some(self.give_guest_the_exception(vcpu, exit)),
             Ok(Met::Plan | Met::Point | Met::Other) | Err(_) => None,
         };
-        if delivered == Some(Ok(())) {
+        if delivered == Some(Ok(Delivery::AtEntry)) {
             return Ok(State::Stepping { entry, slots, step });
         }
         if let Some(patch) = &step.lifted {
             patch.lower(vcpu.memory());
         }
         step.plan.lift(vcpu.memory());
-        delivered.unwrap_or(Ok(()))?;
+        let is_delivered = delivered.transpose()? == Some(Delivery::Done);
         if met? == Met::Point {
             return self.breakpoint_instruction(vcpu);
         }
-        let (is_step, hit, data_address) = match exit {
+        let hit = match exit {
             VmExit::Interrupted => return Ok(State::Stopped(StopReason::Paused)),
             VmExit::Ended(end) => return Ok(State::Stopped(StopReason::Ended(end))),
-            VmExit::DebugRegisterAccess | VmExit::DebugRegistersChanged => (false, 0, None),
-            VmExit::BreakpointInstruction => (true, 0, None),
-            VmExit::Debug {
-                step,
-                slots,
-                data_address,
-            } => (step, slots, data_address),
+            VmExit::DebugRegisterAccess | VmExit::DebugRegistersChanged => Hit::default(),
+            VmExit::BreakpointInstruction => Hit {
+                is_step: true,
+                ..Hit::default()
+            },
+            _ if is_delivered => Hit::default(),
+            VmExit::HardwareBreakpoint | VmExit::Watchpoint { .. } | VmExit::Debug { .. } => {
+                self.hit_of(vcpu, &slots, exit)?
+            }
         };
-        let outcome = step.plan.finish(self, vcpu, &slots, is_step, hit)?;
-        self.owes_pass &= outcome == Outcome::NotYet;
-        self.give_guest_its_hits(vcpu, &slots, hit, false)?;
-        if let hits::SlotHit::Stop(reason) = self.slot_hit(vcpu, &slots, hit, data_address)? {
+        let outcome = if is_delivered {
+            Outcome::Stepped
+        } else {
+            step.plan.finish(self, vcpu, &slots, &hit)?
+        };
+        if outcome == Outcome::Stepped {
+            self.owes_pass = false;
+            self.met_watchpoints = 0;
+        }
+        self.give_guest_its_hits(vcpu, &slots, hit.slots, false)?;
+        if let hits::SlotHit::Stop(reason) = self.slot_hit(vcpu, &slots, &hit)? {
             return Ok(State::Stopped(reason));
         }
         match (outcome, step.purpose) {
@@ -399,6 +417,14 @@ impl VcpuRun {
                 slots: hit,
                 ..
             } if !slots.has_role(hit) => Ok(Met::GuestDebug),
+            VmExit::HardwareBreakpoint | VmExit::Watchpoint { .. } => {
+                let hit = self.hit_of(vcpu, slots, exit)?;
+                Ok(if slots.has_role(hit.slots) {
+                    Met::Other
+                } else {
+                    Met::GuestDebug
+                })
+            }
             VmExit::BreakpointInstruction => {
                 if step.plan.is_patch_hit(self, vcpu)? {
                     return Ok(Met::Plan);
@@ -434,30 +460,6 @@ impl VcpuRun {
         } else {
             State::Stopped(StopReason::Step)
         })
-    }
-
-    /// Delivers the part of a debug exception that is the guest's own (rule R9).
-    fn give_guest_its_hits(
-        &mut self,
-        vcpu: &mut dyn Vcpu,
-        slots: &SlotPlan,
-        hit: u32,
-        guest_step: bool,
-    ) -> Result<(), AccessError> {
-        let mut cause = if guest_step { x86_64::SINGLE_STEP } else { 0 };
-        if slots.is_empty() {
-            // The guest's own registers were in force, so every hit is the guest's.
-            cause |= u64::from(hit);
-        } else if slots.hits_guest(hit) {
-            // What the slots hold may be what the guest has meanwhile switched off.
-            let own = x86_64::guest_points(&mut self.cpu, vcpu)?;
-            cause |= slots.guest_cause(hit, &own);
-        }
-        if cause == 0 {
-            Ok(())
-        } else {
-            vcpu.inject_debug(cause)
-        }
     }
 
     fn pc(&mut self, mut vcpu: &mut dyn Vcpu) -> Result<Gva, AccessError> {

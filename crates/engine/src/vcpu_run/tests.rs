@@ -1,14 +1,9 @@
-use alloc::sync::Arc;
-use alloc::vec::Vec;
+mod aarch64;
 
-use trapline_arch::{Architecture, Gpa, Gva, PhysicalMemory, RegisterFile, RegisterGroup};
+use trapline_arch::Gva;
 
 use super::slots::{Role, SlotPlan};
-use super::{Next, VcpuRun};
-use crate::contract::{
-    AccessError, Capabilities, GuestMemory, HardwarePoint, HardwarePoints, MemoryRegion, PassFirst,
-    PointAccess, ResumeAction, ResumeRequest, StopReason, Vcpu,
-};
+use crate::contract::{Capabilities, HardwarePoint, HardwarePoints, PointAccess};
 
 const FOUR: Capabilities = Capabilities {
     hardware_breakpoints: 4,
@@ -90,60 +85,4 @@ fn a_trap_that_must_be_set_takes_the_last_slot_by_force() {
     let mut none = SlotPlan::new(HardwarePoints::default());
     none.insert_by_force(execute(9), Role::Target, &Capabilities::NONE);
     assert!(none.is_empty());
-}
-
-/// A vCPU that is never to be asked for anything.
-struct Untouched;
-
-impl PhysicalMemory for Untouched {
-    fn read_physical(&self, _: Gpa, _: &mut [u8]) -> usize {
-        unreachable!()
-    }
-}
-
-impl GuestMemory for Untouched {
-    fn write_physical(&self, _: Gpa, _: &[u8]) -> usize {
-        unreachable!()
-    }
-    fn regions(&self) -> Vec<MemoryRegion> {
-        unreachable!()
-    }
-}
-
-impl Vcpu for Untouched {
-    fn load(&mut self, _: RegisterGroup, _: &mut RegisterFile) -> Result<(), AccessError> {
-        unreachable!()
-    }
-    fn store(&mut self, _: RegisterGroup, _: &RegisterFile) -> Result<(), AccessError> {
-        unreachable!()
-    }
-    fn memory(&self) -> &dyn GuestMemory {
-        self
-    }
-    fn pending_vector(&mut self) -> Result<Option<u8>, AccessError> {
-        unreachable!()
-    }
-    fn inject_breakpoint(&mut self) -> Result<(), AccessError> {
-        unreachable!()
-    }
-    fn inject_debug(&mut self, _: u64) -> Result<(), AccessError> {
-        unreachable!()
-    }
-}
-
-#[test]
-fn a_guest_of_another_architecture_is_not_run_and_why_is_said() {
-    for action in [ResumeAction::Continue, ResumeAction::Step] {
-        let mut run = VcpuRun::new(Architecture::Aarch64, &FOUR);
-        run.begin(ResumeRequest {
-            action,
-            pass_first: PassFirst::No,
-            points: Arc::default(),
-        });
-        let Next::Stop(StopReason::Failed(error)) = run.next(&mut Untouched) else {
-            panic!("it runs");
-        };
-        let expected = AccessError::NotForArchitecture(Architecture::Aarch64);
-        assert_eq!(error, expected);
-    }
 }

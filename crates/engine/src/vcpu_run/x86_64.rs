@@ -29,9 +29,11 @@ use trapline_arch::x86_64::debug::{DebugRegisters, Dr7, SlotKind};
 use trapline_arch::x86_64::instruction::{Faults, StepClass};
 use trapline_arch::x86_64::mode::{self, CpuMode};
 use trapline_arch::x86_64::{interrupts, registers};
-use trapline_arch::{Gva, RegisterGroup, RegisterGroups};
+use trapline_arch::{Architecture, Gva, RegisterGroup, RegisterGroups};
 
 use super::VcpuRun;
+use super::hits::Hit;
+use super::plan::Outcome;
 use super::slots::{Role, SlotPlan};
 use crate::contract::{
     AccessError, GuestMemory, HardwarePoint, HardwarePoints, PointAccess, StepMethod, Vcpu,
@@ -48,7 +50,7 @@ const BREAKPOINT: &[u8] = &[0xcc];
 const TF_IN_SECOND_BYTE: u8 = 1;
 
 /// DR6.BS: the debug exception is a single-step trap (SDM vol. 3B, "Debug Registers").
-pub(super) const SINGLE_STEP: u64 = 1 << 14;
+const SINGLE_STEP: u64 = 1 << 14;
 
 /// DR6.BD: a debug register was accessed while DR7.GD was set.
 const GENERAL_DETECT: u64 = 1 << 13;
@@ -95,15 +97,6 @@ enum PlanPatch {
     Planted(Arc<Patch>),
 }
 
-/// Whether the instruction has run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It has, or it has led to an exception handler.
-    Stepped,
-    /// It has not.
-    NotYet,
-}
-
 /// Returns the breakpoints that the guest has set in its own debug registers.
 pub(super) fn guest_points(
     cpu: &mut Cpu,
@@ -119,10 +112,9 @@ pub(super) fn guest_points(
             _ => None,
         };
         let point = slot.and_then(|slot| {
-            let len_bytes = u8::try_from(slot.length.bytes()).ok()?;
             Some(HardwarePoint {
                 address: slot.address,
-                len_bytes,
+                len_bytes: slot.length.bytes(),
                 access: access(slot.kind)?,
             })
         });
@@ -251,11 +243,7 @@ fn pending_vector(
 }
 
 fn execute_at(address: Gva) -> HardwarePoint {
-    HardwarePoint {
-        address,
-        len_bytes: 1,
-        access: PointAccess::Execute,
-    }
+    HardwarePoint::execute_at(Architecture::X86_64, address)
 }
 
 fn target(
@@ -289,6 +277,30 @@ fn handler(
     Ok(interrupts::gate(run.cpu.file(), vector, &mut read)
         .ok()
         .map(|gate| gate.handler))
+}
+
+/// Injects the part of a debug exception that is the guest's own.
+pub(super) fn give_hits(
+    run: &mut VcpuRun,
+    vcpu: &mut dyn Vcpu,
+    slots: &SlotPlan,
+    hit: u32,
+    guest_step: bool,
+) -> Result<(), AccessError> {
+    let mut cause = if guest_step { SINGLE_STEP } else { 0 };
+    if slots.is_empty() {
+        // The guest's own registers were in force, so every hit is the guest's.
+        cause |= u64::from(hit);
+    } else if slots.hits_guest(hit) {
+        // What the slots hold may be what the guest has meanwhile switched off.
+        let own = guest_points(&mut run.cpu, vcpu)?;
+        cause |= slots.guest_cause(hit, &own);
+    }
+    if cause == 0 {
+        Ok(())
+    } else {
+        vcpu.inject_debug(cause)
+    }
 }
 
 impl VcpuRun {
@@ -391,10 +403,10 @@ impl StepPlan {
         run: &mut VcpuRun,
         vcpu: &mut dyn Vcpu,
         slots: &SlotPlan,
-        is_step: bool,
-        hit: u32,
+        hit: &Hit,
     ) -> Result<Outcome, AccessError> {
-        let roles = || slots.hit_roles(hit).map(|(_, role)| role);
+        let is_step = hit.is_step;
+        let roles = || slots.hit_roles(hit.slots).map(|(_, role)| role);
         let exception = roles().find_map(|role| match role {
             Role::Exception { pushes_error } => Some(pushes_error),
             Role::Free | Role::Debugger | Role::Guest | Role::Target => None,

@@ -262,7 +262,7 @@ impl Cpu {
             let slot = |(number, point): (usize, trapline_engine::HardwarePoint)| Slot {
                 number,
                 address: point.address.0,
-                len_bytes: point.len_bytes.into(),
+                len_bytes: point.len_bytes,
                 access: point.access,
             };
             return entry.hardware.iter().map(slot).collect();

@@ -296,7 +296,7 @@ pub(super) fn step() -> Entry {
     }
 }
 
-pub(super) fn point(access: PointAccess, address: u64, len_bytes: u8) -> HardwarePoint {
+pub(super) fn point(access: PointAccess, address: u64, len_bytes: u64) -> HardwarePoint {
     HardwarePoint {
         address: Gva(address),
         len_bytes,

@@ -4,6 +4,7 @@
 //! What a guest has linked to a context (a process, a virtual machine) is recognised, so that a
 //! debugger leaves it alone.
 
+mod beside;
 mod control;
 mod hit;
 mod privilege;
@@ -12,6 +13,7 @@ use alloc::vec::Vec;
 
 use thiserror::Error;
 
+pub use beside::Beside;
 pub use control::{BreakpointType, Dbgbcr, Dbgwcr, LoadStore, Mdscr};
 pub use hit::{Access, WatchHit, watch_hits};
 pub use privilege::{Privileges, SecurityState};

@@ -62,7 +62,7 @@ fn points_that_cannot_be_set_say_why() {
     expect(
         &mut world,
         "watch init_task 100",
-        "error: cannot watch 100 bytes: 1 to 32 fit into the hardware slots",
+        "error: cannot watch 100 bytes: they do not fit into the hardware slots",
     );
     expect(
         &mut world,

@@ -50,8 +50,11 @@ impl NextInstruction {
             return Ok(faults);
         }
         let cr4 = Cr4::read(file);
+        let Some(paging) = space.x86() else {
+            return Ok(faults);
+        };
         let pages = Pages {
-            paging: space.paging(),
+            paging,
             memory: vcpu.memory(),
             privilege: if mode::cpl(file) == 3 {
                 Privilege::User
