@@ -6,6 +6,7 @@ mod command;
 mod demo;
 mod programs;
 mod setup;
+mod toolchain;
 
 use std::process::ExitCode;
 

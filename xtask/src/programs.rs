@@ -8,7 +8,12 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::command::{cargo, output, shown, succeed};
+use trapline_test_machine::Environment;
+
+use crate::{
+    command::{cargo, output, shown, succeed},
+    toolchain::{self, Target},
+};
 
 /// Builds the release programs and yields the directory they are in.
 ///
@@ -22,6 +27,17 @@ pub(crate) fn build() -> Result<PathBuf> {
         "trapline-machine-agent",
     ]))?;
     Ok(target_directory()?.join("release"))
+}
+
+/// Builds the release programs for Linux on arm64, linked statically, and yields the directory they are in.
+///
+/// # Errors
+/// When no toolchain here builds for that, and when the build fails.
+pub(crate) fn build_for_arm() -> Result<PathBuf> {
+    let target = Target::LinuxArm;
+    let mut build = toolchain::required(target)?.cargo(target, "build");
+    succeed(build.args(["--release", "--bin", "trapline-machine-agent"]))?;
+    Ok(Environment::cross_programs())
 }
 
 /// Builds `trapline` and runs it in the user's terminal.

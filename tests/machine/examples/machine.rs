@@ -1,20 +1,24 @@
 //! Boots an emulated machine with the given programs in `/`, runs a command in it and prints what it says.
 //!
 //! ```text
-//! cargo run -p trapline-test-machine --example machine -- 'COMMAND' [PROGRAM]…
+//! cargo run -p trapline-test-machine --example machine -- [--arm64] 'COMMAND' [PROGRAM]…
 //! ```
 
 use core::{error::Error, time::Duration};
 use std::{env, path::Path, process::ExitCode, time::Instant};
 
-use trapline_test_machine::{Environment, Machine, MachineOptions};
+use trapline_test_machine::{Architecture, Environment, Machine, MachineOptions};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let mut arguments = env::args().skip(1);
+    let mut arguments = env::args().skip(1).peekable();
+    let architecture = match arguments.next_if(|argument| argument == "--arm64") {
+        Some(_) => Architecture::Arm64,
+        None => Architecture::X86_64,
+    };
     let command = arguments
         .next()
-        .ok_or("usage: machine COMMAND [PROGRAM]...")?;
-    let mut options = MachineOptions::default();
+        .ok_or("usage: machine [--arm64] COMMAND [PROGRAM]...")?;
+    let mut options = MachineOptions::of(architecture);
     for program in arguments {
         let name = Path::new(&program)
             .file_name()

@@ -27,8 +27,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// What tests, demo and benchmarks use from outside the workspace.
 ///
 /// `./x setup` finds or fetches each thing and records it in `target/trapline/environment`. An environment
-/// variable overrides each: `TRAPLINE_KERNEL`, `TRAPLINE_KERNEL_MODULES`, `TRAPLINE_BUSYBOX`,
-/// `TRAPLINE_QEMU`, `TRAPLINE_GDB`, `TRAPLINE_LLDB`, `TRAPLINE_MKE2FS`.
+/// variable overrides each; [`Environment::VARIABLES`] lists them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     paths: BTreeMap<String, PathBuf>,
@@ -76,9 +75,75 @@ tools! {
     lldb, set_lldb, "TRAPLINE_LLDB", "lldb";
     /// `mke2fs`, which makes file systems in files.
     mke2fs, set_mke2fs, "TRAPLINE_MKE2FS", "mke2fs";
+    /// A GDB that knows all architectures.
+    gdb_multiarch, set_gdb_multiarch, "TRAPLINE_GDB_MULTIARCH", "gdb-multiarch";
+    /// The distribution's kernel for arm64, an `Image`.
+    kernel_arm64, set_kernel_arm64, "TRAPLINE_KERNEL_ARM64", "the distribution's arm64 kernel image";
+    /// The directory of that kernel's modules, its `lib/modules/VERSION`.
+    kernel_modules_arm64, set_kernel_modules_arm64, "TRAPLINE_KERNEL_MODULES_ARM64", "the arm64 kernel's module directory";
+    /// A busybox for arm64 that needs no shared library.
+    busybox_arm64, set_busybox_arm64, "TRAPLINE_BUSYBOX_ARM64", "a static busybox for arm64";
+    /// `qemu-system-aarch64`, 9.1 or newer.
+    qemu_arm64, set_qemu_arm64, "TRAPLINE_QEMU_ARM64", "qemu-system-aarch64";
+    /// LLVM's linker of Mach-O files.
+    mach_linker, set_mach_linker, "TRAPLINE_MACH_LINKER", "ld64.lld";
+}
+
+/// The processor architecture of an emulated machine, and so of the programs and guests in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// x86-64, with SVM.
+    #[default]
+    X86_64,
+    /// AArch64, with EL2.
+    Arm64,
 }
 
 impl Environment {
+    /// The distribution's kernel for an architecture.
+    ///
+    /// # Errors
+    /// [`MachineError::NotSetUp`], as each below.
+    pub fn kernel_for(&self, architecture: Architecture) -> Result<&Path, MachineError> {
+        match architecture {
+            Architecture::X86_64 => self.kernel(),
+            Architecture::Arm64 => self.kernel_arm64(),
+        }
+    }
+
+    /// The module directory of [`Environment::kernel_for`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kernel_modules_for(&self, architecture: Architecture) -> Result<&Path, MachineError> {
+        match architecture {
+            Architecture::X86_64 => self.kernel_modules(),
+            Architecture::Arm64 => self.kernel_modules_arm64(),
+        }
+    }
+
+    /// A static busybox for an architecture.
+    ///
+    /// # Errors
+    /// As [`Environment::kernel_for`].
+    pub fn busybox_for(&self, architecture: Architecture) -> Result<&Path, MachineError> {
+        match architecture {
+            Architecture::X86_64 => self.busybox(),
+            Architecture::Arm64 => self.busybox_arm64(),
+        }
+    }
+
+    /// The QEMU for an architecture.
+    ///
+    /// # Errors
+    /// As [`Environment::kernel_for`].
+    pub fn qemu_for(&self, architecture: Architecture) -> Result<&Path, MachineError> {
+        match architecture {
+            Architecture::X86_64 => self.qemu(),
+            Architecture::Arm64 => self.qemu_arm64(),
+        }
+    }
+
     /// The directory of what `./x` fetches and records, `target/trapline` in the workspace.
     #[must_use]
     pub fn directory() -> PathBuf {
@@ -150,7 +215,36 @@ impl Environment {
     /// A program of this workspace, such as `trapline`.
     ///
     /// It is looked for where `TRAPLINE_PROGRAMS` says (`./x test` sets it to the release build), and else
-    /// beside the running test.
+    /// beside the running test. Programs for arm64 are where `TRAPLINE_PROGRAMS_ARM64` says, or else where
+    /// [`Environment::cross_programs`] says.
+    ///
+    /// # Errors
+    /// [`MachineError::NotBuilt`] when it is in neither place.
+    pub fn program_for(architecture: Architecture, name: &str) -> Result<PathBuf, MachineError> {
+        match architecture {
+            Architecture::X86_64 => Self::program(name),
+            Architecture::Arm64 => {
+                let directory = Self::overridden("TRAPLINE_PROGRAMS_ARM64");
+                let program = directory.unwrap_or_else(Self::cross_programs).join(name);
+                let found = program.is_file().then_some(program);
+                found.ok_or_else(|| MachineError::NotBuilt(format!("{name} for arm64")))
+            }
+        }
+    }
+
+    /// The directory in which cargo builds for other machines than this computer.
+    #[must_use]
+    pub fn cross_directory() -> PathBuf {
+        Self::directory().join("cross")
+    }
+
+    /// The directory of the programs that `./x` has built for Linux on arm64.
+    #[must_use]
+    pub fn cross_programs() -> PathBuf {
+        Self::cross_directory().join("aarch64-unknown-linux-gnu/release")
+    }
+
+    /// A program of this workspace for this computer, as [`Environment::program_for`].
     ///
     /// # Errors
     /// [`MachineError::NotBuilt`] when it is in neither place.

@@ -6,13 +6,12 @@ use std::{
 };
 
 use crate::{
-    Archive, Environment, KernelModules, MachineError, MachineOptions, libraries::shared_libraries,
-    modules::Module, protocol,
+    Architecture, Archive, Environment, KernelModules, MachineError, MachineOptions,
+    libraries::shared_libraries, modules::Module, protocol,
 };
 
-/// Loaded in every machine: KVM, and what the agent and the forwards use.
-const MACHINE_MODULES: [&str; 6] = [
-    "kvm-amd",
+/// Loaded in every machine beside its KVM: what the agent and the forwards use.
+const MACHINE_MODULES: [&str; 5] = [
     "virtio_pci",
     "virtio_net",
     "virtio_console",
@@ -26,6 +25,8 @@ pub(crate) type FileCopy = (String, PathBuf);
 /// What a guest's root file system holds beside busybox.
 #[derive(Clone, Debug, Default)]
 pub struct GuestImage {
+    /// For which kernel and processor.
+    pub architecture: Architecture,
     /// Kernel modules to load at boot, for instance `virtio_mmio` and `virtio_blk`.
     pub modules: Vec<String>,
     /// More files: path in the guest, file on this computer. Programs bring their libraries along.
@@ -47,7 +48,8 @@ pub fn guest_initramfs(
     image: &GuestImage,
 ) -> Result<Vec<u8>, MachineError> {
     let modules: Vec<_> = image.modules.iter().map(String::as_str).collect();
-    let mut archive = base(environment, &modules, include_bytes!("guest-init.sh"))?;
+    let init = include_bytes!("guest-init.sh");
+    let mut archive = base(environment, image.architecture, &modules, init)?;
     add_files(&mut archive, &image.files)?;
     Ok(archive.finish())
 }
@@ -58,7 +60,14 @@ pub(crate) fn machine_initramfs(
     options: &MachineOptions,
     token: &str,
 ) -> Result<Vec<u8>, MachineError> {
-    let mut archive = base(environment, &MACHINE_MODULES, include_bytes!("init.sh"))?;
+    // On arm64 KVM is a part of the kernel.
+    let kvm: &[&str] = match options.architecture {
+        Architecture::X86_64 => &["kvm-amd"],
+        Architecture::Arm64 => &[],
+    };
+    let modules = [kvm, &MACHINE_MODULES].concat();
+    let init = include_bytes!("init.sh");
+    let mut archive = base(environment, options.architecture, &modules, init)?;
     let agent = options.agent()?;
     add_files(&mut archive, &[("/trapline/agent".to_owned(), agent)])?;
     archive.file(protocol::TOKEN_FILE, 0o600, token.as_bytes());
@@ -72,18 +81,27 @@ pub(crate) fn machine_initramfs(
 }
 
 /// Busybox, the modules with their order, a console and the first process.
-fn base(environment: &Environment, modules: &[&str], init: &[u8]) -> Result<Archive, MachineError> {
+fn base(
+    environment: &Environment,
+    architecture: Architecture,
+    modules: &[&str],
+    init: &[u8],
+) -> Result<Archive, MachineError> {
     let mut archive = Archive::new();
     archive.character_device("/dev/console", 5, 1);
     archive.file("/init", 0o755, init);
     add_files(
         &mut archive,
-        &[("/bin/busybox".to_owned(), environment.busybox()?.to_owned())],
+        &[(
+            "/bin/busybox".to_owned(),
+            environment.busybox_for(architecture)?.to_owned(),
+        )],
     )?;
     let modules = if modules.is_empty() {
         Vec::new()
     } else {
-        KernelModules::open(environment.kernel_modules()?)?.with_dependencies(modules)?
+        KernelModules::open(environment.kernel_modules_for(architecture)?)?
+            .with_dependencies(modules)?
     };
     for Module { name, content } in &modules {
         archive.file(&format!("/modules/{name}.ko"), 0o644, content);

@@ -31,7 +31,7 @@ mod report;
 
 pub use archive::Archive;
 pub use disk::guest_disk;
-pub use environment::{Environment, find_program, workspace_root};
+pub use environment::{Architecture, Environment, find_program, workspace_root};
 pub use error::MachineError;
 pub use host::HostKvm;
 pub use image::{GuestImage, guest_initramfs};

@@ -17,7 +17,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    Environment, GuestImage, MachineError, Output, RemoteProcess, guest_initramfs,
+    Architecture, Environment, GuestImage, MachineError, Output, RemoteProcess, guest_initramfs,
     image::machine_initramfs,
     protocol::{AGENT_PORT, Frame, Kind, READY, receive, send, send_all},
     qemu::Qemu,
@@ -32,6 +32,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub struct MachineOptions {
+    /// Which processor.
+    pub architecture: Architecture,
     /// Processors.
     pub cpus: u32,
     /// Memory in MiB. The files below take their size of it twice while it boots.
@@ -46,9 +48,10 @@ pub struct MachineOptions {
 }
 
 impl Default for MachineOptions {
-    /// Two processors, 2 GiB of memory, nothing else.
+    /// Two processors of x86-64, 2 GiB of memory, nothing else.
     fn default() -> Self {
         Self {
+            architecture: Architecture::X86_64,
             cpus: 2,
             memory_mib: 2048,
             files: Vec::new(),
@@ -59,6 +62,15 @@ impl Default for MachineOptions {
 }
 
 impl MachineOptions {
+    /// A machine of this architecture, else as by default.
+    #[must_use]
+    pub fn of(architecture: Architecture) -> Self {
+        Self {
+            architecture,
+            ..Self::default()
+        }
+    }
+
     /// Takes the programs of this workspace from a directory, as in [`MachineOptions::programs`].
     #[must_use]
     pub fn programs(mut self, directory: &Path) -> Self {
@@ -70,7 +82,7 @@ impl MachineOptions {
         const AGENT: &str = "trapline-machine-agent";
         match &self.programs {
             Some(directory) => Ok(directory.join(AGENT)),
-            None => Environment::program(AGENT),
+            None => Environment::program_for(self.architecture, AGENT),
         }
     }
 
@@ -126,8 +138,8 @@ impl Machine {
         let image = machine_initramfs(environment, options, &token)?;
         write_private(&directory.path().join("initramfs"), &image)?;
         let qemu = Qemu::start(
-            environment.qemu()?,
-            environment.kernel()?,
+            environment.qemu_for(options.architecture)?,
+            environment.kernel_for(options.architecture)?,
             directory.path(),
             options,
         )?;
@@ -153,7 +165,8 @@ impl Machine {
         })
     }
 
-    /// Puts the distribution's kernel and a guest's root file system into the machine, at the yielded paths.
+    /// Puts the distribution's kernel and a guest's root file system, of the image's architecture, into the
+    /// machine, at the yielded paths.
     ///
     /// # Errors
     /// Those of [`guest_initramfs`] and [`Machine::put_bytes`].
@@ -164,7 +177,8 @@ impl Machine {
     ) -> Result<(&'static str, &'static str), MachineError> {
         const PATHS: (&str, &str) = ("/guest/kernel", "/guest/initrd");
         self.run("mkdir -p /guest", REQUEST_LIMIT)?;
-        self.put(environment.kernel()?, PATHS.0, 0o644)?;
+        let kernel = environment.kernel_for(image.architecture)?;
+        self.put(kernel, PATHS.0, 0o644)?;
         self.put_bytes(&guest_initramfs(environment, image)?, PATHS.1, 0o644)?;
         Ok(PATHS)
     }

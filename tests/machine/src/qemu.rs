@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    MachineError, MachineOptions,
+    Architecture, MachineError, MachineOptions,
     deadline::{tail, wait_until},
 };
 
@@ -135,13 +135,22 @@ impl Console {
     }
 }
 
-/// QEMU's arguments: TCG, whose `max` processor has SVM, and nothing that reaches outside this computer
+/// QEMU's arguments: TCG, whose `max` processor has SVM or EL2, and nothing that reaches outside this computer
 /// (`restrict=on` lets in what is forwarded and lets nothing out).
 fn arguments(kernel: &Path, directory: &Path, options: &MachineOptions) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
+    // Without a signature of pointers that takes QEMU longer than all else.
+    let (processor, console) = match options.architecture {
+        Architecture::X86_64 => ("-cpu max", "console=ttyS0 tsc=reliable"),
+        Architecture::Arm64 => (
+            "-machine virt,virtualization=on,gic-version=3 -cpu max,pauth-impdef=on",
+            "console=ttyAMA0",
+        ),
+    };
     let mut arguments: Vec<String> = [
         "-nodefaults -no-user-config -display none -no-reboot",
-        "-accel tcg,thread=multi -cpu max",
+        "-accel tcg,thread=multi",
+        processor,
         "-chardev stdio,id=console,signal=off -serial chardev:console",
         "-netdev user,id=net,restrict=on -device virtio-net-pci,netdev=net,romfile=",
         "-device virtio-serial-pci,max_ports=16 -device virtio-rng-pci",
@@ -154,8 +163,8 @@ fn arguments(kernel: &Path, directory: &Path, options: &MachineOptions) -> Vec<S
     arguments.extend(["-m".to_owned(), format!("{}M", options.memory_mib)]);
     arguments.extend(["-kernel".to_owned(), kernel.display().to_string()]);
     arguments.extend(["-initrd".to_owned(), file("initramfs")]);
-    let command_line = "console=ttyS0 panic=-1 net.ifnames=0 tsc=reliable";
-    arguments.extend(["-append".to_owned(), command_line.to_owned()]);
+    let command_line = format!("{console} panic=-1 net.ifnames=0");
+    arguments.extend(["-append".to_owned(), command_line]);
     arguments.extend([
         "-qmp".to_owned(),
         format!("unix:{},server=on,wait=off", file("monitor")),

@@ -8,7 +8,9 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use trapline_test_machine::{Environment, GuestImage, Machine, MachineError, MachineOptions};
+use trapline_test_machine::{
+    Architecture, Environment, GuestImage, Machine, MachineError, MachineOptions, this_did_not_run,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -16,28 +18,45 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[test]
 fn a_machine_runs_commands_moves_files_and_forwards_sockets() {
     let environment = Environment::load();
-    let options = MachineOptions::default()
-        .file("/etc/greeting", file!().replace("tests/machine/", ""))
-        .serial_port("debug");
-    let machine = Machine::boot(&environment, &options).unwrap();
-    kvm_is_there(&machine);
-    commands_have_output_and_status(&machine);
-    commands_run_side_by_side(&machine);
-    input_and_signals_reach_a_command(&machine);
-    files_go_in_and_out(&machine);
-    tcp_is_forwarded(&machine);
-    unix_sockets_are_forwarded(&machine);
-    serial_ports_are_sockets(&machine);
-    a_guest_image_is_put(&machine, &environment);
+    let machine = Machine::boot(&environment, &options(Architecture::X86_64)).unwrap();
+    kvm_is_there(&machine, "cat /sys/module/kvm_amd/parameters/npt");
+    every_way_works(&machine, &environment, Architecture::X86_64);
 }
 
-fn kvm_is_there(machine: &Machine) {
-    let output = machine
-        .run(
-            "ls -l /dev/kvm; cat /sys/module/kvm_amd/parameters/npt",
-            LIMIT,
-        )
-        .unwrap();
+#[test]
+fn an_arm_machine_runs_commands_moves_files_and_forwards_sockets() {
+    let environment = Environment::load();
+    let machine = match Machine::boot(&environment, &options(Architecture::Arm64)) {
+        Ok(machine) => machine,
+        Err(error @ (MachineError::NotSetUp { .. } | MachineError::NotBuilt(_))) => {
+            return this_did_not_run(&error.to_string());
+        }
+        Err(error) => panic!("{error}"),
+    };
+    kvm_is_there(&machine, "dmesg | grep 'mode initialized successfully'");
+    every_way_works(&machine, &environment, Architecture::Arm64);
+}
+
+fn options(architecture: Architecture) -> MachineOptions {
+    MachineOptions::of(architecture)
+        .file("/etc/greeting", file!().replace("tests/machine/", ""))
+        .serial_port("debug")
+}
+
+fn every_way_works(machine: &Machine, environment: &Environment, architecture: Architecture) {
+    commands_have_output_and_status(machine);
+    commands_run_side_by_side(machine);
+    input_and_signals_reach_a_command(machine);
+    files_go_in_and_out(machine);
+    tcp_is_forwarded(machine);
+    unix_sockets_are_forwarded(machine);
+    serial_ports_are_sockets(machine);
+    a_guest_image_is_put(machine, environment, architecture);
+}
+
+fn kvm_is_there(machine: &Machine, more: &str) {
+    let command = format!("ls -l /dev/kvm && {more}");
+    let output = machine.run(&command, LIMIT).unwrap();
     assert_eq!(output.status, 0, "{}", machine.console_log());
     assert!(output.text().starts_with('c'), "{}", output.text());
 }
@@ -159,10 +178,12 @@ fn serial_ports_are_sockets(machine: &Machine) {
     ask(port);
 }
 
-fn a_guest_image_is_put(machine: &Machine, environment: &Environment) {
-    let (kernel, initrd) = machine
-        .put_guest(environment, &GuestImage::default())
-        .unwrap();
+fn a_guest_image_is_put(machine: &Machine, environment: &Environment, architecture: Architecture) {
+    let image = GuestImage {
+        architecture,
+        ..GuestImage::default()
+    };
+    let (kernel, initrd) = machine.put_guest(environment, &image).unwrap();
     let output = machine
         .run(
             &format!("zcat {initrd} 2>/dev/null || cpio -t < {initrd}"),

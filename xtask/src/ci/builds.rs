@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use trapline_test_machine::{Environment, workspace_root};
 
 use super::{Context, layers};
-use crate::command::{cargo, command, output, succeed};
+use crate::{
+    command::{cargo, command, output, succeed},
+    toolchain::{Target, Toolchain},
+};
 
 /// The libraries that are there without an operating system.
 const BARE_LIBRARIES: [&str; 5] = [
@@ -54,8 +57,8 @@ pub(super) fn documentation(_: &mut Context<'_>) -> Result<()> {
 /// Neither the crates in `crates/` nor anything they depend on reaches `std`.
 ///
 /// They are checked against a set of libraries that holds `core` and `alloc` and nothing else, so that any use
-/// of `std` by any of them is a compile error. This needs no other toolchain. Where rustup has the bare-metal
-/// target, they are also built for it.
+/// of `std` by any of them is a compile error. This needs no other toolchain. Where there is one for bare metal,
+/// they are also checked for that.
 pub(super) fn no_std(context: &mut Context<'_>) -> Result<()> {
     let crates = layers::bare_crates()?;
     let packages: Vec<_> = crates.iter().flat_map(|name| ["--package", name]).collect();
@@ -73,23 +76,35 @@ pub(super) fn no_std(context: &mut Context<'_>) -> Result<()> {
             // For a named target these flags stay away from build scripts and procedural macros.
             .env("CARGO_ENCODED_RUSTFLAGS", flags),
     )?;
-    let bare = "x86_64-unknown-none";
-    let libraries = output(command("rustc").args(["--print", "target-libdir", "--target", bare]))?;
-    if !Path::new(libraries.trim()).is_dir() {
+    for target in [Target::BareX86, Target::BareArm] {
+        bare(context, target, &packages)?;
+    }
+    Ok(())
+}
+
+/// Checks packages for bare metal, with every lint where the toolchain for it has clippy.
+fn bare(context: &mut Context<'_>, target: Target, packages: &[&str]) -> Result<()> {
+    let Some(toolchain) = Toolchain::find(target) else {
         context.left_out.step(format!(
-            "build of crates/ for {bare}: rustup has not installed that target (their use of core and alloc only \
-             was checked for {host})"
+            "check of crates/ for {}: no Rust toolchain here builds for it; their use of core and alloc only was \
+             checked",
+            target.triple()
         ));
         return Ok(());
+    };
+    let mut command = if toolchain.has_clippy() {
+        toolchain.cargo(target, "clippy")
+    } else {
+        let mut command = toolchain.cargo(target, "check");
+        command.env("RUSTFLAGS", "-D warnings");
+        command
+    };
+    command.arg("--lib").args(packages);
+    if toolchain.has_clippy() {
+        command.args(["--", "-D", "warnings"]);
     }
-    let build = ["build", "--lib", "--quiet", "--locked", "--target", bare];
-    succeed(
-        cargo()
-            .args(build)
-            .args(&packages)
-            .arg("--target-dir")
-            .arg(&target_directory),
-    )
+    println!("    {} by {}", target.triple(), toolchain.describe());
+    succeed(&mut command)
 }
 
 fn host_triple() -> Result<String> {

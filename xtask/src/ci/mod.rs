@@ -21,7 +21,10 @@ use anyhow::Result;
 use left_out::LeftOut;
 use trapline_test_machine::HostKvm;
 
-use crate::{programs, setup};
+use crate::{
+    programs, setup,
+    toolchain::{Target, Toolchain},
+};
 
 /// What to run.
 pub(crate) struct Scope {
@@ -128,7 +131,14 @@ fn perform((name, check): &Step, context: &mut Context<'_>) -> Outcome {
 
 fn release(context: &mut Context<'_>) -> Result<()> {
     context.programs = Some(programs::build()?);
-    Ok(())
+    if Toolchain::find(Target::LinuxArm).is_none() {
+        context.left_out.step(
+            "programs for Linux on arm64, and all tests on emulated Arm computers: no Rust toolchain here builds them"
+                .to_owned(),
+        );
+        return Ok(());
+    }
+    programs::build_for_arm().map(drop)
 }
 
 fn report(outcomes: &[Outcome], context: &Context<'_>, total: Duration) -> Result<ExitCode> {

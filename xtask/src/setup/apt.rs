@@ -75,6 +75,27 @@ impl Apt {
         }
     }
 
+    /// Lets packages of another architecture be fetched beside this computer's own.
+    pub(super) fn add_architecture(&self, architecture: &str) -> Result<()> {
+        let known = output(stable_output("dpkg").arg("--print-foreign-architectures"))?;
+        let own = output(stable_output("dpkg").arg("--print-architecture"))?;
+        if known
+            .lines()
+            .chain(own.lines())
+            .any(|name| name == architecture)
+        {
+            return Ok(());
+        }
+        let mut add = as_root("dpkg");
+        add.args(["--add-architecture", architecture]);
+        self.run(
+            &mut add,
+            "guests and their libraries are of that architecture",
+        )?;
+        let mut update = as_root("apt-get");
+        self.run(update.arg("update"), "to read that architecture's lists")
+    }
+
     /// Installs packages without what they merely recommend.
     pub(super) fn install(&self, packages: &[&str], why: &str) -> Result<()> {
         let Err(error) = self.install_from(None, packages, why) else {

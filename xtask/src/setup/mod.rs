@@ -6,6 +6,7 @@
 
 mod apt;
 mod packages;
+mod rust;
 mod sources;
 mod tools;
 
@@ -15,8 +16,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use trapline_test_machine::{Environment, HostKvm};
+use trapline_test_machine::{Architecture, Environment, HostKvm};
 
+use crate::demo;
 use apt::Apt;
 use tools::Tool;
 
@@ -31,67 +33,46 @@ pub(crate) enum Need {
     Unused,
 }
 
-/// What a task needs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    qemu: Need,
-    gdb: Need,
-    lldb: Need,
-    mke2fs: Need,
-    gdb_multiarch: Need,
-    cxx: Need,
-}
+/// What a task needs; what is not listed is not looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Needs(Vec<(Tool, Need)>);
 
 impl Needs {
-    /// For tests and benchmarks: all of it. QEMU may be absent where this computer's own KVM does.
+    /// For tests and benchmarks: all of it. QEMU may be absent where this computer's own KVM does, and without
+    /// what only Arm guests need their part is left out.
     pub(crate) fn everything() -> Self {
-        let on_hardware = HostKvm::probe().runs_stock_kernel();
-        let qemu = if on_hardware {
-            Need::Wanted
-        } else {
-            Need::Required
+        let required = [Tool::Gdb, Tool::Lldb, Tool::Mke2fs, Tool::Cxx];
+        let need = |tool: Tool| match tool {
+            Tool::Kernel(Architecture::X86_64) | Tool::Busybox(Architecture::X86_64) => {
+                Need::Required
+            }
+            Tool::Qemu(Architecture::X86_64) if !HostKvm::probe().runs_stock_kernel() => {
+                Need::Required
+            }
+            tool if required.contains(&tool) => Need::Required,
+            _ => Need::Wanted,
         };
-        Self {
-            qemu,
-            gdb: Need::Required,
-            lldb: Need::Required,
-            mke2fs: Need::Required,
-            gdb_multiarch: Need::Wanted,
-            cxx: Need::Required,
-        }
+        Self(Tool::ALL.map(|tool| (tool, need(tool))).to_vec())
     }
 
     /// For the demo with one debugger.
-    pub(crate) fn demo(debugger: crate::demo::Debugger) -> Self {
-        let on_hardware = HostKvm::probe().runs_stock_kernel();
-        let (gdb, lldb) = match debugger {
-            crate::demo::Debugger::Gdb => (Need::Required, Need::Unused),
-            crate::demo::Debugger::Lldb => (Need::Unused, Need::Required),
-        };
-        Self {
-            qemu: if on_hardware {
-                Need::Unused
-            } else {
-                Need::Required
-            },
-            gdb,
-            lldb,
-            mke2fs: Need::Unused,
-            gdb_multiarch: Need::Unused,
-            cxx: Need::Unused,
+    pub(crate) fn demo(debugger: demo::Debugger) -> Self {
+        let architecture = Architecture::X86_64;
+        let mut tools = vec![Tool::Kernel(architecture), Tool::Busybox(architecture)];
+        tools.push(match debugger {
+            demo::Debugger::Gdb => Tool::Gdb,
+            demo::Debugger::Lldb => Tool::Lldb,
+        });
+        if !HostKvm::probe().runs_stock_kernel() {
+            tools.push(Tool::Qemu(architecture));
         }
+        let required = tools.into_iter().map(|tool| (tool, Need::Required));
+        Self(required.collect())
     }
 
     fn of(&self, tool: Tool) -> Need {
-        match tool {
-            Tool::Qemu => self.qemu,
-            Tool::Gdb => self.gdb,
-            Tool::Lldb => self.lldb,
-            Tool::Mke2fs => self.mke2fs,
-            Tool::GdbMultiarch => self.gdb_multiarch,
-            Tool::Cxx => self.cxx,
-            Tool::Kernel | Tool::Busybox => Need::Required,
-        }
+        let need = self.0.iter().find(|(needed, _)| *needed == tool);
+        need.map_or(Need::Unused, |(_, need)| *need)
     }
 }
 

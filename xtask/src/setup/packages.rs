@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use trapline_test_machine::Environment;
+use trapline_test_machine::{Architecture, Environment};
 
 use super::apt::Apt;
 
@@ -17,11 +17,26 @@ const KERNEL_PACKAGES: [&str; 4] = [
     "linux-image-amd64",
     "linux-image-generic",
 ];
+/// The same for arm64, as a foreign architecture's.
+const ARM64_KERNEL_PACKAGES: [&str; 4] = [
+    "linux-image-cloud-arm64:arm64",
+    "linux-image-virtual:arm64",
+    "linux-image-arm64:arm64",
+    "linux-image-generic:arm64",
+];
 
-/// Unpacks the distribution's kernel and its modules.
-pub(super) fn kernel(apt: &Apt, environment: &mut Environment) -> Result<()> {
-    let directory = Environment::directory().join("kernel");
-    let packages = kernel_packages(apt)?;
+/// Unpacks the distribution's kernel and its modules, as [`Environment::kernel_for`].
+pub(super) fn kernel(
+    apt: &Apt,
+    environment: &mut Environment,
+    architecture: Architecture,
+) -> Result<()> {
+    let (name, packages) = match architecture {
+        Architecture::X86_64 => ("kernel", KERNEL_PACKAGES),
+        Architecture::Arm64 => ("kernel-arm64", ARM64_KERNEL_PACKAGES),
+    };
+    let directory = Environment::directory().join(name);
+    let packages = kernel_packages(apt, &packages)?;
     apt.unpack(
         &packages,
         &directory,
@@ -36,26 +51,46 @@ pub(super) fn kernel(apt: &Apt, environment: &mut Environment) -> Result<()> {
         .find(|path| path.is_dir());
     let modules = modules.context("the kernel's packages hold no modules")?;
     let modules = find(&modules, |_| true)?;
-    environment.set_kernel(image);
-    environment.set_kernel_modules(modules);
+    match architecture {
+        Architecture::X86_64 => {
+            environment.set_kernel(image);
+            environment.set_kernel_modules(modules);
+        }
+        Architecture::Arm64 => {
+            environment.set_kernel_arm64(image);
+            environment.set_kernel_modules_arm64(modules);
+        }
+    }
     Ok(())
 }
 
-/// Unpacks a busybox that needs no libraries.
-pub(super) fn busybox(apt: &Apt, environment: &mut Environment) -> Result<()> {
-    let directory = Environment::directory().join("busybox");
+/// Unpacks a busybox that needs no libraries, as [`Environment::busybox_for`].
+pub(super) fn busybox(
+    apt: &Apt,
+    environment: &mut Environment,
+    architecture: Architecture,
+) -> Result<()> {
+    let (name, package) = match architecture {
+        Architecture::X86_64 => ("busybox", "busybox-static"),
+        Architecture::Arm64 => ("busybox-arm64", "busybox-static:arm64"),
+    };
+    let directory = Environment::directory().join(name);
     let why = "for small root file systems; unpacked, not installed";
-    apt.unpack(&["busybox-static".to_owned()], &directory, why)?;
+    apt.unpack(&[package.to_owned()], &directory, why)?;
     let places = ["usr/bin/busybox", "bin/busybox"].map(|path| directory.join(path));
     let program = places.into_iter().find(|path| path.is_file());
-    environment.set_busybox(program.context("the package busybox-static holds no busybox")?);
+    let program = program.with_context(|| format!("the package {package} holds no busybox"))?;
+    match architecture {
+        Architecture::X86_64 => environment.set_busybox(program),
+        Architecture::Arm64 => environment.set_busybox_arm64(program),
+    }
     Ok(())
 }
 
-/// The packages behind the first of [`KERNEL_PACKAGES`] that this release has, which are empty themselves
+/// The packages behind the first of `candidates` that this release has, which are empty themselves
 /// and depend on those of one version: an image, and on Ubuntu modules beside it.
-fn kernel_packages(apt: &Apt) -> Result<Vec<String>> {
-    for name in KERNEL_PACKAGES {
+fn kernel_packages(apt: &Apt, candidates: &[&str]) -> Result<Vec<String>> {
+    for &name in candidates {
         if apt.candidate(name)?.is_none() {
             continue;
         }
@@ -69,7 +104,7 @@ fn kernel_packages(apt: &Apt) -> Result<Vec<String>> {
     }
     bail!(
         "none of the packages {} is available",
-        KERNEL_PACKAGES.join(", ")
+        candidates.join(", ")
     )
 }
 
