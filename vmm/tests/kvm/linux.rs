@@ -50,7 +50,7 @@ fn stock_kernel_boots_and_ends() {
 fn guest_image() -> GuestImage {
     GuestImage {
         modules: vec!["virtio_mmio".into(), "virtio_blk".into()],
-        files: Vec::new(),
+        ..GuestImage::default()
     }
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use trapline_e2e::{GuestBuilder, Image, LIMIT, Place, Reason, RunningGuest, Stage};
+use trapline_e2e::{GuestBuilder, Image, LIMIT, Reason, RunningGuest, Stage};
 use trapline_guests::COUNTER;
 use trapline_test_machine::{GuestImage, guest_disk};
 
@@ -153,9 +153,9 @@ fn disks(stage: &Stage, directory: &Path, access: Access) -> Result<Disks> {
         .context("room")?
         .copy_from_slice(MARK);
     fs::write(local("second"), second)?;
-    let paths = match stage.place() {
-        Place::Host => host_disks(directory, access)?,
-        Place::Machine(machine) => {
+    let paths = match stage.place().remote() {
+        None => host_disks(directory, access)?,
+        Some(machine) => {
             // A file system of its own, so that it can be made read-only for the whole of it.
             let folder = "/run/disks";
             let make = format!(
@@ -194,7 +194,7 @@ fn host_disks(directory: &Path, access: Access) -> Result<[String; 2]> {
 fn boot(stage: &Stage, directory: &Path, disks: &Disks) -> Result<RunningGuest> {
     let image = GuestImage {
         modules: ["virtio_mmio", "virtio_blk"].map(str::to_owned).into(),
-        files: Vec::new(),
+        ..GuestImage::default()
     };
     let (kernel, initrd) = stock::files(stage, directory, &image)?;
     let image = Image::Files(kernel, initrd);
@@ -210,8 +210,8 @@ fn boot(stage: &Stage, directory: &Path, disks: &Disks) -> Result<RunningGuest> 
 }
 
 fn read(stage: &Stage, path: &str) -> Result<Vec<u8>> {
-    Ok(match stage.place() {
-        Place::Host => fs::read(path)?,
-        Place::Machine(machine) => machine.get(path)?,
+    Ok(match stage.place().remote() {
+        None => fs::read(path)?,
+        Some(machine) => machine.get(path)?,
     })
 }
