@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::Names;
+
 /// Which debugger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -200,25 +202,14 @@ pub trait Debugger: fmt::Debug {
     /// # Errors
     /// As with [`Debugger::symbols`].
     fn register(&mut self, name: &str) -> Result<u64>;
-    /// Reads all general registers, by name.
+    /// Reads all general registers and the flags, by name.
     ///
     /// # Errors
     /// As with [`Debugger::symbols`].
-    fn registers(&mut self) -> Result<Vec<(String, u64)>> {
-        const NAMES: [&str; 18] = [
-            "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11",
-            "r12", "r13", "r14", "r15", "rip", "FLAGS",
-        ];
-        let flags = match self.kind() {
-            Kind::Gdb => "eflags",
-            Kind::Lldb => "rflags",
-        };
-        let mut values = Vec::new();
-        for name in NAMES {
-            let value = self.register(if name == "FLAGS" { flags } else { name })?;
-            values.push((name.to_owned(), value));
-        }
-        Ok(values)
+    fn registers(&mut self, names: &Names) -> Result<Vec<(&'static str, u64)>> {
+        let flags = names.flags(self.kind());
+        let all = names.general.iter().chain([&flags]);
+        all.map(|name| Ok((*name, self.register(name)?))).collect()
     }
     /// Writes a register of the selected thread.
     ///

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use trapline_guests::Guest;
-use trapline_test_machine::did_not_run;
+use trapline_test_machine::{Board, Environment, did_not_run};
 
 use crate::{
     LIMIT, Place, Transcript,
@@ -23,6 +23,9 @@ use crate::{
 
 /// What guests have unless a scenario says otherwise. The tiny ones use no more than 4 MiB.
 const DEFAULTS: [(&str, &str); 2] = [("--console", "none"), ("--memory", "16M")];
+
+/// What the hypervisor for EL2 says on the console when it takes debuggers and enters the guest.
+const HYPERVISOR_IS_UP: &str = "trapline-el2: ";
 
 /// What to boot.
 #[derive(Clone, Debug)]
@@ -43,6 +46,7 @@ pub struct GuestBuilder {
     cmdline: String,
     runs_at_once: bool,
     more: Vec<String>,
+    change_board: fn(&mut Board),
 }
 
 /// A guest that runs. Dropping it ends it.
@@ -68,6 +72,7 @@ impl GuestBuilder {
             cmdline: String::new(),
             runs_at_once: false,
             more: Vec::new(),
+            change_board: |_| {},
         }
     }
 
@@ -100,11 +105,25 @@ impl GuestBuilder {
         self
     }
 
+    /// On a board that is not as [`Board::new`] makes it. Elsewhere this says nothing.
+    #[must_use]
+    pub fn board(mut self, change: fn(&mut Board)) -> Self {
+        self.change_board = change;
+        self
+    }
+
     /// Starts it and waits until it takes debuggers.
     ///
     /// # Errors
     /// When it does not start.
     pub fn start(self) -> Result<RunningGuest> {
+        match self.place {
+            Place::Host | Place::Machine(_) => self.start_under_kvm(),
+            Place::Board => self.start_on_board(),
+        }
+    }
+
+    fn start_under_kvm(self) -> Result<RunningGuest> {
         let directory = tempfile::tempdir()?;
         let (kernel, initrd) = self.put_image(directory.path())?;
         let (socket, extra) = self.socket_names(directory.path());
@@ -129,9 +148,9 @@ impl GuestBuilder {
         arguments.extend(self.more.iter().cloned());
         let process = self.spawn(&arguments)?;
         process.expect("read-only clients at", LIMIT)?;
-        let (socket, extra_socket) = match &self.place {
-            Place::Host => (PathBuf::from(socket), PathBuf::from(extra)),
-            Place::Machine(machine) => (
+        let (socket, extra_socket) = match self.place.remote() {
+            None => (PathBuf::from(socket), PathBuf::from(extra)),
+            Some(machine) => (
                 machine.forward_socket(&format!("unix:{socket}"))?,
                 machine.forward_socket(&format!("unix:{extra}"))?,
             ),
@@ -155,7 +174,7 @@ impl GuestBuilder {
     /// # Errors
     /// When it does not start, or does not say it.
     pub fn start_until(self, text: &str, limit: Duration) -> Result<RunningGuest> {
-        let again = matches!(self.place, Place::Machine(_)).then(|| self.clone());
+        let again = self.place.remote().is_some().then(|| self.clone());
         match (self.try_until(text, limit), again) {
             (Err(error), Some(again)) => {
                 let error = error.to_string();
@@ -178,14 +197,14 @@ impl GuestBuilder {
 
     /// Puts the image where `trapline` finds it. Yields the paths of kernel and RAM disk there.
     fn put_image(&self, directory: &Path) -> Result<(String, Option<String>)> {
-        match (&self.image, &self.place) {
+        match (&self.image, self.place.remote()) {
             (Image::Files(kernel, initrd), _) => Ok((kernel.clone(), Some(initrd.clone()))),
-            (Image::Tiny(guest), Place::Host) => {
+            (Image::Tiny(guest), None) => {
                 let path = image_path(directory, guest);
                 fs::write(&path, guest.elf)?;
                 Ok((path.display().to_string(), None))
             }
-            (Image::Tiny(guest), Place::Machine(machine)) => {
+            (Image::Tiny(guest), Some(machine)) => {
                 // The debugger runs here and wants the file, too.
                 fs::write(image_path(directory, guest), guest.elf)?;
                 let path = format!("/tmp/{}.elf", guest.name);
@@ -195,15 +214,58 @@ impl GuestBuilder {
         }
     }
 
+    /// Puts hypervisor and guest into one image and starts that where firmware would.
+    fn start_on_board(self) -> Result<RunningGuest> {
+        let directory = tempfile::tempdir()?;
+        let bundle = directory.path().join("bundle");
+        self.bundle(directory.path(), &bundle)?;
+        let mut board = Board::new(bundle);
+        board.cpus = self.cpus;
+        (self.change_board)(&mut board);
+        let mut command = board.command(&Environment::load(), directory.path())?;
+        let process = LocalProcess::start(&mut command, &self.transcript, "board")?;
+        process.expect(HYPERVISOR_IS_UP, LIMIT)?;
+        Ok(RunningGuest {
+            process: Process::Local(process),
+            image: self.image,
+            socket: directory.path().join(Board::DEBUG_SOCKET),
+            extra_socket: PathBuf::new(),
+            directory,
+            place: self.place,
+        })
+    }
+
+    fn bundle(&self, directory: &Path, bundle: &Path) -> Result<()> {
+        let (kernel, initrd) = self.put_image(directory)?;
+        let mut command = Command::new(program()?);
+        command.arg("bundle").arg("--hypervisor");
+        command.arg(Environment::el2_image()?);
+        command.args(["--kernel", &kernel]);
+        if let Some(initrd) = &initrd {
+            command.args(["--initrd", initrd]);
+        }
+        if !self.cmdline.is_empty() {
+            command.args(["--append", &self.cmdline]);
+        }
+        if !self.runs_at_once {
+            command.arg("--wait");
+        }
+        command.args(&self.more).arg("-o").arg(bundle);
+        let mut process = LocalProcess::start(&mut command, &self.transcript, "bundle")?;
+        let status = process.wait(LIMIT)?;
+        ensure!(status == 0, "trapline bundle: {}", process.text());
+        Ok(())
+    }
+
     fn socket_names(&self, directory: &Path) -> (String, String) {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        match &self.place {
-            Place::Host => (
+        match self.place.remote() {
+            None => (
                 directory.join("debug").display().to_string(),
                 directory.join("look").display().to_string(),
             ),
-            Place::Machine(_) => (
+            Some(_) => (
                 format!("/tmp/debug-{number}"),
                 format!("/tmp/look-{number}"),
             ),
@@ -211,13 +273,13 @@ impl GuestBuilder {
     }
 
     fn spawn(&self, arguments: &[String]) -> Result<Process> {
-        match &self.place {
-            Place::Host => {
+        match self.place.remote() {
+            None => {
                 let mut command = Command::new(program()?);
                 command.args(arguments);
                 LocalProcess::start(&mut command, &self.transcript, "trapline").map(Process::Local)
             }
-            Place::Machine(machine) => {
+            Some(machine) => {
                 let mut line = format!("exec {PROGRAM_IN_MACHINE}");
                 for argument in arguments {
                     line.push_str(&format!(" '{argument}'"));

@@ -16,7 +16,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use trapline_test_machine::{Environment, MachineError};
+use trapline_test_machine::{Architecture, Environment, MachineError};
 
 use crate::{Kind, Needs, Place, Scenario, Stage};
 
@@ -40,8 +40,8 @@ pub struct Group {
     pub scenarios: &'static [Scenario],
 }
 
-/// A scenario with a debugger.
-type Play = (&'static Scenario, Option<Kind>);
+/// A scenario on one of the things it is played on, with a debugger.
+type Play = (&'static Scenario, Needs, Option<Kind>);
 
 /// Runs what the command line asks for, of `groups` and `more`.
 #[must_use]
@@ -51,19 +51,34 @@ pub fn run(groups: &[Group], more: Vec<Trial>) -> ExitCode {
     let on_host = |needs| host.contains(&(needs, true));
     let mut trials = more;
     for group in groups {
-        let (here, there): (Vec<Play>, Vec<Play>) =
-            plays(group).partition(|(scenario, _)| on_host(scenario.needs));
-        for play in here {
+        let mut in_machines = [Vec::new(), Vec::new()];
+        let [x86, arm] = &mut in_machines;
+        for play in plays(group) {
+            let (_, needs, _) = play;
             let name = format!("{}::{}", group.name, title(play));
-            trials.push(Trial::test(name, move || on_this_computer(play)));
+            match needs {
+                Needs::AnyKvm | Needs::Hardware if on_host(needs) => {
+                    trials.push(Trial::test(name, move || alone(play, &Place::Host)));
+                }
+                Needs::AnyKvm | Needs::Hardware => x86.push(play),
+                Needs::KvmArm64 => arm.push(play),
+                Needs::El2 => trials.push(Trial::test(name, move || alone(play, &Place::Board))),
+            }
         }
-        if !there.is_empty() {
-            let (name, group) = (format!("{}::in_a_machine", group.name), group.name);
-            trials.push(Trial::test(name, move || in_a_machine(group, &there)));
+        let machines = [
+            ("in_a_machine", Architecture::X86_64),
+            ("in_an_arm_machine", Architecture::Arm64),
+        ];
+        for ((test, architecture), plays) in machines.into_iter().zip(in_machines) {
+            if !plays.is_empty() {
+                let (name, group) = (format!("{}::{test}", group.name), group.name);
+                let run = move || in_a_machine(&format!("{group}::{test}"), architecture, &plays);
+                trials.push(Trial::test(name, run));
+            }
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    Place::end_machine();
+    Place::end_machines();
     for line in LEFT_OUT
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -77,26 +92,49 @@ pub fn run(groups: &[Group], more: Vec<Trial>) -> ExitCode {
 fn plays(group: &Group) -> impl Iterator<Item = Play> + use<> {
     let only = env::var("TRAPLINE_E2E_ONLY").unwrap_or_default();
     let scenarios = group.scenarios.iter();
-    scenarios
-        .flat_map(|scenario| {
-            scenario
-                .with
-                .kinds()
-                .iter()
-                .map(move |kind| (scenario, *kind))
+    let with_places =
+        scenarios.flat_map(|scenario| scenario.needs.iter().map(move |needs| (scenario, *needs)));
+    with_places
+        .flat_map(|(scenario, needs)| {
+            let kinds = scenario.with.kinds().iter();
+            kinds.map(move |kind| (scenario, needs, *kind))
         })
         .filter(move |play| title(*play).contains(&only))
 }
 
-fn title((scenario, kind): Play) -> String {
+fn title((scenario, needs, kind): Play) -> String {
+    let place = match needs {
+        Needs::AnyKvm | Needs::Hardware => String::new(),
+        Needs::KvmArm64 | Needs::El2 => format!("{needs}::"),
+    };
     match kind {
-        Some(kind) => format!("{kind}::{}", scenario.name),
-        None => scenario.name.to_owned(),
+        Some(kind) => format!("{place}{kind}::{}", scenario.name),
+        None => format!("{place}{}", scenario.name),
     }
 }
 
-fn on_this_computer(play: Play) -> Result<(), Failed> {
-    play_on(play, &Environment::load(), &Place::Host).map_err(Failed::from)
+/// Plays one that shares nothing with others.
+fn alone(play: Play, place: &Place) -> Result<(), Failed> {
+    let environment = Environment::load();
+    if let Err(error) = missing(&environment, place) {
+        did_not_run(&title(play), &error.to_string());
+        return Ok(());
+    }
+    play_on(play, &environment, place).map_err(Failed::from)
+}
+
+/// What a place takes from outside, where it is not there.
+fn missing(environment: &Environment, place: &Place) -> Result<(), MachineError> {
+    match place {
+        Place::Host | Place::Machine(_) => Ok(()),
+        Place::Board => {
+            environment.qemu_arm64()?;
+            environment.kernel_arm64()?;
+            environment.busybox_arm64()?;
+            environment.gdb_multiarch()?;
+            Environment::el2_image().map(drop)
+        }
+    }
 }
 
 /// Plays all in one machine and tells of each that failed.
@@ -104,15 +142,15 @@ fn on_this_computer(play: Play) -> Result<(), Failed> {
 /// A process has one machine, and in it one guest at a time: with several, stock kernels ended in
 /// triple faults under QEMU's nested SVM. Test runners that give each test a process have a machine for
 /// each.
-fn in_a_machine(group: &str, plays: &[Play]) -> Result<(), Failed> {
+fn in_a_machine(group: &str, architecture: Architecture, plays: &[Play]) -> Result<(), Failed> {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let environment = Environment::load();
-    let place = match Place::machine(&environment) {
+    let place = match Place::machine(&environment, architecture) {
         Ok(place) => place,
-        Err(error) if is_missing(&error) => {
+        Err(error) if is_missing(&error, architecture) => {
             let names: Vec<_> = plays.iter().copied().map(title).collect();
-            let what = format!("{group}::in_a_machine ({})", names.join(", "));
+            let what = format!("{group} ({})", names.join(", "));
             did_not_run(&what, &error.to_string());
             return Ok(());
         }
@@ -137,16 +175,22 @@ fn in_a_machine(group: &str, plays: &[Play]) -> Result<(), Failed> {
     }
 }
 
-/// Whether the computer lacks something that `./x setup` has not found for it either.
-fn is_missing(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref::<MachineError>(),
-        Some(MachineError::NotSetUp { .. })
-    )
+/// Whether the computer lacks something that `./x setup` has not found for it either. Without a toolchain for arm64
+/// there are no programs for it.
+fn is_missing(error: &anyhow::Error, architecture: Architecture) -> bool {
+    match error.downcast_ref::<MachineError>() {
+        Some(MachineError::NotSetUp { .. }) => true,
+        Some(MachineError::NotBuilt(_)) => architecture == Architecture::Arm64,
+        _ => false,
+    }
 }
 
 /// Plays a scenario. The error is its failure with the transcript.
-fn play_on((scenario, kind): Play, environment: &Environment, place: &Place) -> Result<(), String> {
+fn play_on(
+    (scenario, _, kind): Play,
+    environment: &Environment,
+    place: &Place,
+) -> Result<(), String> {
     let stage = Arc::new(Stage::new(environment.clone(), place.clone(), kind));
     let inner = Arc::clone(&stage);
     let result = panic::catch_unwind(panic::AssertUnwindSafe(|| (scenario.run)(&inner)));

@@ -3,9 +3,10 @@
 //! - [`Debugger`] is what a scenario says: connect, break, watch, continue, step, interrupt, look.
 //!   [`GdbSession`] says it to GDB over its machine interface, [`LldbSession`] to LLDB over a small
 //!   driver that runs inside it. [`RawClient`] speaks the protocol itself, for what no debugger sends.
-//! - [`GuestBuilder`] starts `trapline run` with one of the tiny guests or a stock kernel, in a
-//!   [`Place`]: on this computer's KVM, or inside an emulated machine if the guest needs what that
-//!   KVM does not have.
+//! - [`GuestBuilder`] starts one of the tiny guests or a stock kernel in a [`Place`]: by `trapline run` on
+//!   this computer's KVM, or on that of an emulated machine if the guest needs what this one does not
+//!   have; or under the hypervisor for EL2, on an emulated Arm board of its own. [`Names`] is what
+//!   scenarios must know of the guest's architecture.
 //! - A [`Scenario`] is a fact with what it needs and the code that holds it; [`harness`] makes tests
 //!   of scenarios.
 //!
@@ -13,6 +14,7 @@
 //! transcript is shown: what was said to the debugger, what it answered, the packets between it and
 //! the server, and what the server printed.
 
+mod architecture;
 mod debugger;
 mod gdb;
 mod guest;
@@ -25,6 +27,7 @@ mod raw;
 mod scenario;
 mod transcript;
 
+pub use architecture::Names;
 pub use debugger::{Debugger, Frame, Kind, Location, Memory, Point, Reason, Stop, Thread, Watch};
 pub use gdb::GdbSession;
 pub use guest::{GuestBuilder, Image, RunningGuest};

@@ -1,36 +1,53 @@
 //! Where guests run.
 
+use core::fmt;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Result;
-use trapline_test_machine::{Environment, HostKvm, Machine, MachineOptions};
+use trapline_test_machine::{Architecture, Environment, HostKvm, Machine, MachineOptions};
 
 /// Where `trapline` is in a machine.
 pub(crate) const PROGRAM_IN_MACHINE: &str = "/trapline/trapline";
 
-/// What a scenario needs of KVM.
+/// On what a scenario is played, with what it needs of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing special: a KVM that interprets guests will do.
+    /// KVM on x86-64, nothing special: one that interprets guests will do.
     AnyKvm,
-    /// VMX or SVM: watchpoints, and processor features that an interpreting KVM lacks.
+    /// KVM on x86-64 with VMX or SVM: watchpoints, and processor features that an interpreting KVM lacks.
     Hardware,
+    /// KVM on arm64.
+    KvmArm64,
+    /// The hypervisor at EL2.
+    El2,
 }
 
-/// A KVM that guests can run on.
+impl fmt::Display for Needs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::AnyKvm | Self::Hardware => "kvm",
+            Self::KvmArm64 => "kvm-arm64",
+            Self::El2 => "el2",
+        })
+    }
+}
+
+/// What guests can run on.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// This computer's.
+    /// This computer's KVM.
     Host,
-    /// That of an emulated machine.
+    /// The KVM of an emulated machine.
     Machine(Arc<Machine>),
+    /// An emulated Arm board for each guest, with the hypervisor for EL2 on it.
+    Board,
 }
 
-/// The process's machine: its boot takes seconds, so whatever needs one shares it.
-static MACHINE: Mutex<Option<Arc<Machine>>> = Mutex::new(None);
+/// The process's machines, at most one of an architecture: a boot takes seconds, so whatever needs one shares it.
+static MACHINES: Mutex<Vec<Arc<Machine>>> = Mutex::new(Vec::new());
 
 impl Place {
     /// Whether this computer's KVM has what is needed.
@@ -40,33 +57,54 @@ impl Place {
         match needs {
             Needs::AnyKvm => kvm.runs_tiny_guest(),
             Needs::Hardware => kvm.runs_stock_kernel(),
+            Needs::KvmArm64 | Needs::El2 => false,
         }
     }
 
-    /// Returns this process's machine; boots it at the first call.
+    /// Returns this process's machine of an architecture; boots it at the first call.
     ///
     /// # Errors
     /// When it cannot be booted here.
-    pub fn machine(environment: &Environment) -> Result<Self> {
-        let mut slot = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let machine = match slot.as_ref() {
-            Some(machine) => Arc::clone(machine),
-            None => {
-                let options = MachineOptions::default().file(PROGRAM_IN_MACHINE, program()?);
-                let machine = Arc::new(Machine::boot(environment, &options)?);
-                Arc::clone(slot.insert(machine))
-            }
-        };
+    pub fn machine(environment: &Environment, architecture: Architecture) -> Result<Self> {
+        let mut machines = MACHINES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = machines.iter();
+        if let Some(machine) = known.find(|machine| machine.architecture() == architecture) {
+            return Ok(Self::Machine(Arc::clone(machine)));
+        }
+        let options = MachineOptions::of(architecture).file(
+            PROGRAM_IN_MACHINE,
+            Environment::program_for(architecture, "trapline")?,
+        );
+        let machine = Arc::new(Machine::boot(environment, &options)?);
+        machines.push(Arc::clone(&machine));
         Ok(Self::Machine(machine))
     }
 
-    /// Ends this process's machine.
-    pub(crate) fn end_machine() {
-        let machine = MACHINE
+    /// The emulated machine in which guests run and files for them lie, if they do not on this computer.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Machine> {
+        match self {
+            Self::Machine(machine) => Some(machine),
+            Self::Host | Self::Board => None,
+        }
+    }
+
+    /// The architecture of the guests here.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        match self {
+            Self::Host => Architecture::X86_64,
+            Self::Machine(machine) => machine.architecture(),
+            Self::Board => Architecture::Arm64,
+        }
+    }
+
+    /// Ends this process's machines.
+    pub(crate) fn end_machines() {
+        MACHINES
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        drop(machine);
+            .clear();
     }
 }
 

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 use trapline_guests::Guest;
-use trapline_test_machine::Environment;
+use trapline_test_machine::{Architecture, Environment};
 
 use crate::{
-    Debugger, GdbSession, GuestBuilder, Image, Kind, LldbSession, Needs, Place, RawClient,
+    Debugger, GdbSession, GuestBuilder, Image, Kind, LldbSession, Names, Needs, Place, RawClient,
     RunningGuest, Transcript,
 };
 
@@ -14,8 +14,8 @@ use crate::{
 pub struct Scenario {
     /// The fact.
     pub name: &'static str,
-    /// What it needs of KVM.
-    pub needs: Needs,
+    /// On what it is played, on each of them.
+    pub needs: &'static [Needs],
     /// With which debugger.
     pub with: With,
     /// Holds the fact.
@@ -80,6 +80,12 @@ impl Stage {
         &self.place
     }
 
+    /// What the guest's architecture calls things.
+    #[must_use]
+    pub fn names(&self) -> &'static Names {
+        Names::of(self.place.architecture())
+    }
+
     /// With which debugger this is played; GDB where the scenario asked for none.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -115,7 +121,11 @@ impl Stage {
     /// # Errors
     /// When it does not start.
     pub fn gdb(&self) -> Result<GdbSession> {
-        GdbSession::start(&self.environment, &self.transcript)
+        let program = match self.place.architecture() {
+            Architecture::X86_64 => self.environment.gdb()?,
+            Architecture::Arm64 => self.environment.gdb_multiarch()?,
+        };
+        GdbSession::start(program, &self.transcript)
     }
 
     /// Connects this scenario's debugger to a tiny guest, with the guest's symbols.

@@ -244,6 +244,17 @@ impl Environment {
         Self::cross_directory().join("aarch64-unknown-linux-gnu/release")
     }
 
+    /// The image of the hypervisor for EL2 that `./x` has built, or that `TRAPLINE_EL2_IMAGE` names.
+    ///
+    /// # Errors
+    /// [`MachineError::NotBuilt`] when there is none.
+    pub fn el2_image() -> Result<PathBuf, MachineError> {
+        let image = Self::overridden("TRAPLINE_EL2_IMAGE");
+        let image = image.unwrap_or_else(|| Self::cross_directory().join("trapline-el2.img"));
+        let found = image.is_file().then_some(image);
+        found.ok_or_else(|| MachineError::NotBuilt("trapline-el2".to_owned()))
+    }
+
     /// A program of this workspace for this computer, as [`Environment::program_for`].
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 //! Nothing here is specific to Trapline's protocol; that knowledge is in the tests themselves.
 
 mod archive;
+mod board;
 mod deadline;
 mod disk;
 mod environment;
@@ -30,6 +31,7 @@ mod qmp;
 mod report;
 
 pub use archive::Archive;
+pub use board::{Board, Gic, StartLevel};
 pub use disk::guest_disk;
 pub use environment::{Architecture, Environment, find_program, workspace_root};
 pub use error::MachineError;

@@ -110,6 +110,7 @@ impl MachineOptions {
 pub struct Machine {
     // Dropped first, so that QEMU is gone before its directory is.
     qemu: Qemu,
+    architecture: Architecture,
     monitor: Mutex<Monitor>,
     agent: Agent,
     directory: TempDir,
@@ -158,6 +159,7 @@ impl Machine {
         accepted(&lease)?;
         Ok(Self {
             qemu,
+            architecture: options.architecture,
             monitor: Mutex::new(monitor),
             agent,
             directory,
@@ -327,6 +329,12 @@ impl Machine {
     #[must_use]
     pub fn console_log(&self) -> String {
         self.qemu.console_log()
+    }
+
+    /// The architecture of its processors.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// The process number of its QEMU, for measurements.

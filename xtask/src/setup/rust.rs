@@ -7,7 +7,14 @@ use crate::toolchain::{ARM_COMPILER, Target, Toolchain, add_by_rustup};
 use trapline_test_machine::find_program;
 
 /// LLVM's linker of Mach-O files.
-pub(super) const MACH_LINKERS: [&str; 3] = ["ld64.lld-20", "ld64.lld-19", "ld64.lld"];
+pub(super) const MACH_LINKERS: [&str; 6] = [
+    "ld64.lld-20",
+    "ld64.lld-19",
+    "ld64.lld",
+    "ld64.lld-16",
+    "ld64.lld-15",
+    "ld64.lld-14",
+];
 
 /// Has rustup install a target, or else the distribution install a toolchain that has it.
 ///

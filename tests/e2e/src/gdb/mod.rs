@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use trapline_test_machine::Environment;
 
 use crate::{
     Debugger, Frame, Kind, LIMIT, Location, Memory, Point, Reason, Stop, Thread, Transcript, Watch,
@@ -54,12 +53,12 @@ pub struct GdbSession {
 }
 
 impl GdbSession {
-    /// Starts GDB without anybody's start-up files.
+    /// Starts a GDB without anybody's start-up files.
     ///
     /// # Errors
-    /// When it is not there or does not start.
-    pub fn start(environment: &Environment, transcript: &Transcript) -> Result<Self> {
-        let mut child = Command::new(environment.gdb()?)
+    /// When it does not start.
+    pub fn start(program: &Path, transcript: &Transcript) -> Result<Self> {
+        let mut child = Command::new(program)
             .args(["-nx", "-q", "--interpreter=mi3"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -49,15 +49,21 @@ fn main() -> ExitCode {
     run(GROUPS, Vec::new())
 }
 
-/// Makes a list of scenarios of functions: each after who plays it and what it needs of KVM.
+/// Makes a list of scenarios of functions: each after who plays it and on what, or on which of several.
 macro_rules! scenarios {
-    ($($with:ident $needs:ident $name:ident;)*) => {
+    ($($with:ident $needs:tt $name:ident;)*) => {
         pub(crate) const SCENARIOS: &[trapline_e2e::Scenario] = &[$(trapline_e2e::Scenario {
             name: stringify!($name),
-            needs: trapline_e2e::Needs::$needs,
+            needs: crate::needs!($needs),
             with: trapline_e2e::With::$with,
             run: $name,
         }),*];
     };
 }
 pub(crate) use scenarios;
+
+macro_rules! needs {
+    ([$($needs:ident)*]) => { &[$(trapline_e2e::Needs::$needs),*] };
+    ($needs:ident) => { &[trapline_e2e::Needs::$needs] };
+}
+pub(crate) use needs;

@@ -7,13 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use trapline_e2e::{
-    Debugger, GuestBuilder, Image, Kind, LIMIT, Place, RawClient, Reason, RunningGuest, Stage,
-    Watch,
+    Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, RunningGuest, Stage, Watch,
 };
 use trapline_test_machine::{GuestImage, guest_initramfs};
 
 crate::scenarios! {
-    Each Hardware a_stock_kernel_is_debugged_and_goes_on;
+    Each [Hardware KvmArm64] a_stock_kernel_is_debugged_and_goes_on;
 }
 
 /// How long a stock kernel may take to its first heartbeat, in an emulated machine on a busy
@@ -34,12 +33,16 @@ const COMPLAINTS: [&str; 7] = [
 
 fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let (kernel, initrd) = files(stage, directory.path(), &GuestImage::default())?;
+    let contents = GuestImage {
+        architecture: stage.place().architecture(),
+        ..GuestImage::default()
+    };
+    let (kernel, initrd) = files(stage, directory.path(), &contents)?;
     let image = Image::Files(kernel, initrd);
     let builder = GuestBuilder::new(stage.place().clone(), image, stage.transcript().clone());
     let guest = builder
         .cpus(2)
-        .cmdline("console=ttyS0 panic=0")
+        .cmdline(&format!("console={} panic=0", stage.names().console))
         .options(&["--console", "stdio", "--memory", "512M"])
         .running()
         .start_until("heartbeat 2", BOOT_LIMIT)?;
@@ -49,9 +52,9 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     }
     debugger.connect(guest.socket())?;
     every_vcpu_has_a_name(&mut *debugger)?;
-    breakpoints_hit(&mut *debugger)?;
-    frames_below_an_interrupt_are_shown(&mut *debugger)?;
-    steps_stay_out_of_handlers(&mut *debugger)?;
+    breakpoints_hit(stage, &mut *debugger)?;
+    frames_below_an_interrupt_are_shown(stage, &mut *debugger)?;
+    steps_stay_out_of_handlers(stage, &mut *debugger)?;
     a_variable_is_watched(&mut *debugger)?;
     debugger.resume()?;
     goes_on(&guest)?;
@@ -74,15 +77,18 @@ pub(crate) fn files(
     image: &GuestImage,
 ) -> Result<(String, String)> {
     let environment = stage.environment();
-    match stage.place() {
-        Place::Machine(machine) => {
+    match stage.place().remote() {
+        Some(machine) => {
             let (kernel, initrd) = machine.put_guest(environment, image)?;
             Ok((kernel.to_owned(), initrd.to_owned()))
         }
-        Place::Host => {
+        None => {
             let initrd = directory.join("initrd");
             std::fs::write(&initrd, guest_initramfs(environment, image)?)?;
-            let kernel = environment.kernel()?.display().to_string();
+            let kernel = environment
+                .kernel_for(image.architecture)?
+                .display()
+                .to_string();
             Ok((kernel, initrd.display().to_string()))
         }
     }
@@ -117,7 +123,7 @@ fn every_vcpu_has_a_name(debugger: &mut dyn Debugger) -> Result<()> {
     Ok(())
 }
 
-fn breakpoints_hit(debugger: &mut dyn Debugger) -> Result<()> {
+fn breakpoints_hit(stage: &Stage, debugger: &mut dyn Debugger) -> Result<()> {
     let open = debugger.break_at(&"do_sys_openat2".into())?;
     let stop = debugger.cont_to(open)?;
     ensure!(
@@ -130,7 +136,7 @@ fn breakpoints_hit(debugger: &mut dyn Debugger) -> Result<()> {
         .filter_map(|frame| frame.function.as_deref())
         .collect();
     ensure!(
-        names.len() >= 3 && names.contains(&"do_syscall_64"),
+        names.len() >= 3 && names.contains(&stage.names().system_call),
         "{names:?}"
     );
     debugger.delete(open)?;
@@ -140,20 +146,21 @@ fn breakpoints_hit(debugger: &mut dyn Debugger) -> Result<()> {
     debugger.delete(read)?;
     // AT_FDCWD, as every open by path has.
     let open = debugger.break_at(&"do_sys_openat2".into())?;
-    debugger.condition(open, "(int)$rdi == -100")?;
+    let argument = stage.names().argument;
+    debugger.condition(open, &format!("(int)${argument} == -100"))?;
     let before = debugger.packets()?.matches("$T05").count();
     debugger.cont_to(open)?;
     if debugger.kind() == Kind::Gdb {
         let stops = debugger.packets()?.matches("$T05").count() - before;
         ensure!(stops == 1, "{stops} stops for one true condition");
     }
-    let directory = debugger.register("rdi")? & 0xffff_ffff;
+    let directory = debugger.register(argument)? & 0xffff_ffff;
     ensure!(directory == 0xffff_ff9c, "{directory:#x}");
     debugger.delete(open)
 }
 
 /// From a timer's handler through the interrupt's frame to what was interrupted.
-fn frames_below_an_interrupt_are_shown(debugger: &mut dyn Debugger) -> Result<()> {
+fn frames_below_an_interrupt_are_shown(stage: &Stage, debugger: &mut dyn Debugger) -> Result<()> {
     let timer = debugger.break_at(&"hrtimer_interrupt".into())?;
     debugger.cont_to(timer)?;
     debugger.delete(timer)?;
@@ -163,8 +170,8 @@ fn frames_below_an_interrupt_are_shown(debugger: &mut dyn Debugger) -> Result<()
         .map(|frame| frame.function.as_deref().unwrap_or("?"))
         .collect();
     // GDB has no name for the frame that the processor pushed.
-    let is_entry = |name: &&str| name.starts_with("asm_sysvec_") || name.starts_with("<signal");
-    let entry = names.iter().position(is_entry);
+    let is_entry = |name: &&str| is_interrupt_entry(stage, name) || name.starts_with("<signal");
+    let entry = names.iter().rposition(is_entry);
     let below = entry.and_then(|entry| frames.get(entry + 1..));
     let is_whole = below.is_some_and(|below| match below.first() {
         // The kernel's tables know nothing of user mode.
@@ -176,13 +183,7 @@ fn frames_below_an_interrupt_are_shown(debugger: &mut dyn Debugger) -> Result<()
 }
 
 /// From where an open was called, so in no handler at the start.
-fn steps_stay_out_of_handlers(debugger: &mut dyn Debugger) -> Result<()> {
-    const HANDLERS: [&str; 4] = [
-        "sysvec",
-        "irq_entries",
-        "asm_common_interrupt",
-        "asm_exc_nmi",
-    ];
+fn steps_stay_out_of_handlers(stage: &Stage, debugger: &mut dyn Debugger) -> Result<()> {
     // LLDB itself steps on until the program counter changes, which for each repeated string
     // instruction that clears a page is 4,096 times.
     let steps = match debugger.kind() {
@@ -193,10 +194,17 @@ fn steps_stay_out_of_handlers(debugger: &mut dyn Debugger) -> Result<()> {
         let stop = debugger.step()?;
         ensure!(stop.reason == Reason::Step, "step {count}: {stop:?}");
         let function = stop.function.as_deref().unwrap_or_default();
-        let is_handler = HANDLERS.iter().any(|handler| function.contains(handler));
-        ensure!(!is_handler, "step {count}: {stop:?}");
+        ensure!(
+            !is_interrupt_entry(stage, function),
+            "step {count}: {stop:?}"
+        );
     }
     Ok(())
+}
+
+fn is_interrupt_entry(stage: &Stage, function: &str) -> bool {
+    let mut entries = stage.names().interrupt_entries.iter();
+    entries.any(|entry| function.contains(entry))
 }
 
 fn a_variable_is_watched(debugger: &mut dyn Debugger) -> Result<()> {

@@ -1,0 +1,163 @@
+//! An emulated Arm computer on which an image is started where the firmware would start it: at EL2.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{Environment, MachineError};
+
+/// The interrupt controller of a board.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gic {
+    /// `GICv2`, memory-mapped, for up to eight processors.
+    V2,
+    /// `GICv3`, by system registers.
+    #[default]
+    V3,
+}
+
+/// The exception level at which a board starts its image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartLevel {
+    /// The operating system's. The processors have no EL2.
+    El1,
+    /// The hypervisor's.
+    #[default]
+    El2,
+}
+
+/// An emulated Arm computer to be: QEMU's `virt` with two serial ports, no disk and no network.
+///
+/// The first serial port is QEMU's standard input and output. The second is the Unix socket
+/// [`Board::DEBUG_SOCKET`], on which QEMU takes one client at a time; a client that goes is not noticed by
+/// what runs on the board, as on a real cable.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// What to start, in the form of an arm64 Linux Image.
+    pub image: PathBuf,
+    /// An initial RAM disk to hand over.
+    pub initrd: Option<PathBuf>,
+    /// The command line to hand over.
+    pub command_line: String,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// The processor, as QEMU names it.
+    pub processor: String,
+    /// Where the image starts.
+    pub level: StartLevel,
+}
+
+impl Board {
+    /// The name of the debug link's socket in a board's directory.
+    pub const DEBUG_SOCKET: &str = "debug";
+    /// The name of the socket of QEMU's monitor (QMP) in a board's directory.
+    pub const MONITOR: &str = "monitor";
+
+    /// A board with one processor, 512 MiB of memory and `GICv3` that starts an image at EL2.
+    #[must_use]
+    pub fn new(image: impl Into<PathBuf>) -> Self {
+        Self {
+            image: image.into(),
+            initrd: None,
+            command_line: String::new(),
+            cpus: 1,
+            memory_mib: 512,
+            gic: Gic::V3,
+            // Signatures of pointers by the architecture's own algorithm take QEMU longer than all else.
+            processor: "max,pauth-impdef=on".to_owned(),
+            level: StartLevel::El2,
+        }
+    }
+
+    /// The command that runs it, with its sockets in `directory`. It ends when the board is switched off or reset.
+    ///
+    /// # Errors
+    /// [`MachineError::NotSetUp`] when there is no QEMU for it.
+    pub fn command(
+        &self,
+        environment: &Environment,
+        directory: &Path,
+    ) -> Result<Command, MachineError> {
+        let socket = |name: &str| {
+            let path = directory.join(name);
+            format!("path={},server=on,wait=off", path.display())
+        };
+        let gic = match self.gic {
+            Gic::V2 => 2,
+            Gic::V3 => 3,
+        };
+        let has_el2 = match self.level {
+            StartLevel::El1 => "off",
+            StartLevel::El2 => "on",
+        };
+        let mut command = Command::new(environment.qemu_arm64()?);
+        command
+            .args("-nodefaults -no-user-config -display none -no-reboot".split(' '))
+            .args(["-accel", "tcg,thread=multi", "-cpu", &self.processor])
+            .arg("-machine")
+            .arg(format!("virt,virtualization={has_el2},gic-version={gic}"))
+            .args(["-smp", &self.cpus.to_string()])
+            .args(["-m", &format!("{}M", self.memory_mib)])
+            .args("-chardev stdio,id=console,signal=off -serial chardev:console".split(' '))
+            .arg("-chardev")
+            .arg(format!("socket,id=debug,{}", socket(Self::DEBUG_SOCKET)))
+            .args(["-serial", "chardev:debug", "-chardev"])
+            .arg(format!("socket,id=monitor,{}", socket(Self::MONITOR)))
+            .args(["-mon", "chardev=monitor,mode=control"])
+            .arg("-kernel")
+            .arg(&self.image);
+        if let Some(initrd) = &self.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        if !self.command_line.is_empty() {
+            command.args(["-append", &self.command_line]);
+        }
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boards_command_has_its_parts() {
+        let mut environment = Environment::default();
+        environment.set_qemu_arm64("/qemu".into());
+        let mut board = Board::new("/image");
+        board.gic = Gic::V2;
+        board.level = StartLevel::El1;
+        board.command_line = "one two".to_owned();
+        let command = board.command(&environment, Path::new("/d")).unwrap();
+        let arguments: Vec<_> = command
+            .get_args()
+            .map(|argument| argument.to_str().unwrap())
+            .collect();
+        for expected in [
+            "virt,virtualization=off,gic-version=2",
+            "socket,id=debug,path=/d/debug,server=on,wait=off",
+            "/image",
+            "one two",
+        ] {
+            assert!(arguments.contains(&expected), "{arguments:?}");
+        }
+        assert!(!arguments.contains(&"-initrd"));
+    }
+
+    #[test]
+    fn a_board_without_qemu_says_so() {
+        let board = Board::new("/image");
+        let error = board.command(&Environment::default(), Path::new("/d"));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("TRAPLINE_QEMU_ARM64")
+        );
+    }
+}
