@@ -10,14 +10,12 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use trapline_arch::{Architecture, LayoutKind};
+use trapline_arch::{Architecture, FeatureSet, LayoutKind};
 use trapline_engine::{Access, Command, Engine, GuestConfig, GuestEnd, Start, StopReason, VcpuId};
-use trapline_kvm::x86_64::features;
 use trapline_kvm::{
-    DEFAULT_KICK_SIGNAL, GuestRam, KvmReport, KvmVcpu, PoolConfig, Probe, VcpuPool,
+    ARCHITECTURE, DEFAULT_KICK_SIGNAL, GuestRam, KvmReport, KvmVcpu, PoolConfig, Probe, VcpuPool,
 };
 
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use trapline_linux::LinuxGuest;
 use trapline_server::{Exposure, Hub, ListenAddress, Server};
 use trapline_vmm::{Console, EndedBy, Image, ImageKind, KernelFormat, Vm, VmConfig};
@@ -30,8 +28,8 @@ const REAL_MODE_END: u64 = 1 << 20;
 /// Options of `trapline run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArguments {
-    /// What to boot: a bzImage, an ELF image (PVH or plain 64-bit), a Multiboot image, or with
-    /// --flat anything
+    /// What to boot: on x86-64 a bzImage, an ELF image (PVH or plain 64-bit) or a Multiboot image, on
+    /// AArch64 an Image or a plain ELF image, or with --flat anything
     #[arg(long, value_name = "IMAGE")]
     kernel: PathBuf,
     /// Initial RAM disk
@@ -40,8 +38,8 @@ pub(crate) struct RunArguments {
     /// Kernel command line
     #[arg(long, value_name = "TEXT", default_value = "")]
     cmdline: String,
-    /// Take the image as plain code and copy it to this guest-physical address (below 1 MiB: real
-    /// mode)
+    /// Take the image as plain code and copy it to this guest-physical address (on x86-64, below
+    /// 1 MiB: real mode)
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     flat: Option<u64>,
     /// Number of vCPUs
@@ -83,8 +81,9 @@ pub(crate) fn main(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     }
     let mut vm = Vm::new(&vm_config(arguments))?;
     let hub_slot: Arc<OnceLock<Arc<Hub>>> = Arc::default();
-    let pool = Arc::new(start_pool(&mut vm, report, &hub_slot)?);
-    let hub = make_hub(arguments, &vm, &pool)?;
+    let (pool, features) = start_pool(&mut vm, report, &hub_slot)?;
+    let pool = Arc::new(pool);
+    let hub = make_hub(arguments, &vm, &pool, features)?;
     let _ = hub_slot.set(Arc::clone(&hub));
     let mut server = Server::new(Arc::clone(&hub));
     listen(arguments, &mut server)?;
@@ -125,13 +124,14 @@ fn start_pool(
     vm: &mut Vm,
     report: KvmReport,
     hub: &Arc<OnceLock<Arc<Hub>>>,
-) -> anyhow::Result<VcpuPool> {
+) -> anyhow::Result<(VcpuPool, FeatureSet)> {
     let memory = Arc::new(GuestRam::new(Arc::new(vm.memory().clone())));
     let fd = Arc::clone(vm.vm_fd());
     let mut vcpus = Vec::new();
     for (number, vcpu) in (0..).map(VcpuId).zip(vm.take_vcpus()) {
         vcpus.push(KvmVcpu::new(&fd, vcpu, number, memory.clone(), &report)?);
     }
+    let features = vcpus.first().map_or(FeatureSet::empty(), KvmVcpu::features);
     let hub = Arc::clone(hub);
     let listener = move |vcpu: VcpuId, reason: StopReason| {
         if let Some(hub) = hub.get() {
@@ -145,35 +145,29 @@ fn start_pool(
         listener: Arc::new(listener),
         kick_signal: DEFAULT_KICK_SIGNAL,
     };
-    Ok(VcpuPool::start(vcpus, config)?)
+    Ok((VcpuPool::start(vcpus, config)?, features))
 }
 
-fn make_hub(arguments: &RunArguments, vm: &Vm, pool: &Arc<VcpuPool>) -> anyhow::Result<Arc<Hub>> {
+fn make_hub(
+    arguments: &RunArguments,
+    vm: &Vm,
+    pool: &Arc<VcpuPool>,
+    features: FeatureSet,
+) -> anyhow::Result<Arc<Hub>> {
     let machine = pool.machine();
-    let cpuid = vm
-        .system()
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .context("KVM does not tell which processor features guests have")?;
     let layout = arguments.layout.unwrap_or(match vm.image_kind() {
         ImageKind::Multiboot => LayoutKind::I386,
-        ImageKind::Flat if arguments.flat.is_some_and(|start| start < REAL_MODE_END) => {
-            LayoutKind::I386
-        }
-        ImageKind::LinuxBzImage | ImageKind::Pvh | ImageKind::Elf64 | ImageKind::Flat => {
-            Architecture::X86_64.native_layout()
-        }
+        ImageKind::Flat if begins_in_real_mode(arguments) => LayoutKind::I386,
+        _ => ARCHITECTURE.native_layout(),
     });
     let config = GuestConfig {
-        architecture: Architecture::X86_64,
+        architecture: ARCHITECTURE,
         vcpu_count: arguments.cpus,
-        features: features(&cpuid),
+        features,
         layout,
         capabilities: *trapline_engine::Machine::capabilities(&machine),
     };
-    let engine = Engine::new(
-        config,
-        Some(Box::new(LinuxGuest::new(Architecture::X86_64))),
-    );
+    let engine = Engine::new(config, Some(Box::new(LinuxGuest::new(ARCHITECTURE))));
     let pool = Arc::clone(pool);
     let execute = move |command: Command| match command {
         Command::Run(vcpu, request) => pool.run_here(vcpu, request),
@@ -184,6 +178,12 @@ fn make_hub(arguments: &RunArguments, vm: &Vm, pool: &Arc<VcpuPool>) -> anyhow::
         Command::End(_) => None,
     };
     Hub::new(engine, Box::new(machine), execute).context("cannot start the debug server")
+}
+
+/// Returns whether a flat image begins in the real mode of x86.
+fn begins_in_real_mode(arguments: &RunArguments) -> bool {
+    let is_low = arguments.flat.is_some_and(|start| start < REAL_MODE_END);
+    is_low && ARCHITECTURE == Architecture::X86_64
 }
 
 /// Listens where the user said, or at a Unix socket of this process's, and says how to connect.
@@ -330,8 +330,9 @@ fn parse_layout(text: &str) -> Result<LayoutKind, String> {
     match text {
         "x86-64" => Ok(LayoutKind::X86_64),
         "i386" => Ok(LayoutKind::I386),
+        "aarch64" => Ok(LayoutKind::Aarch64),
         _ => Err(format!(
-            "'{text}' is no register layout; write x86-64 or i386"
+            "'{text}' is no register layout; write x86-64, i386 or aarch64"
         )),
     }
 }

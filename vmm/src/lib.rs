@@ -28,20 +28,28 @@
 //! # Ok::<(), trapline_vmm::VmmError>(())
 //! ```
 
-mod boot;
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod config;
 mod console;
 mod devices;
 mod error;
 mod event;
-mod layout;
 mod loader;
 mod memory;
 mod vm;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as host;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as host;
 
 pub use config::{Console, Image, KernelFormat, MAX_VCPUS, MIN_MEMORY_BYTES, VmConfig};
 pub use console::{ConsoleError, restore_terminal};
-pub use devices::{Devices, DiskError, End, EndEvents, EndedBy};
+pub use devices::{DiskError, End, EndEvents, EndedBy};
 pub use error::VmmError;
+pub use host::Devices;
 pub use loader::{ImageKind, LoadError};
 pub use vm::Vm;

@@ -7,39 +7,22 @@ use vm_memory::{
     MemoryRegionAddress,
 };
 
-use crate::{
-    VmmError,
-    config::MIN_MEMORY_BYTES,
-    error::kvm,
-    layout::{HIGH_RAM, HOLE_END, HOLE_START, LOW_RAM_END},
-};
-
-/// A range of the guest-physical address space, as firmware tells it to a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MapEntry {
-    /// First address.
-    pub(crate) start: u64,
-    /// Length in bytes.
-    pub(crate) len_bytes: u64,
-    /// Whether a kernel may use it as it likes.
-    pub(crate) usable: bool,
-}
+use crate::{VmmError, config::MIN_MEMORY_BYTES, error::kvm, host::layout::ram};
 
 /// Makes `len_bytes` of guest memory. No page of it is touched.
 pub(crate) fn allocate(len_bytes: u64) -> Result<GuestMemoryMmap, VmmError> {
     if len_bytes < MIN_MEMORY_BYTES || !len_bytes.is_multiple_of(4096) {
         return Err(VmmError::MemorySize(len_bytes));
     }
-    let below = len_bytes.min(HOLE_START);
-    let above = len_bytes - below;
     let too_big = |_| VmmError::MemorySize(len_bytes);
-    let mut ranges = vec![(GuestAddress(0), usize::try_from(below).map_err(too_big)?)];
-    if above > 0 {
-        ranges.push((
-            GuestAddress(HOLE_END),
-            usize::try_from(above).map_err(too_big)?,
-        ));
-    }
+    let range = |(start, len_bytes)| {
+        let len_bytes = usize::try_from(len_bytes).map_err(too_big)?;
+        Ok((GuestAddress(start), len_bytes))
+    };
+    let ranges: Vec<_> = ram(len_bytes)
+        .into_iter()
+        .map(range)
+        .collect::<Result<_, VmmError>>()?;
     GuestMemoryMmap::from_ranges(&ranges).map_err(|source| VmmError::NoMemory { len_bytes, source })
 }
 
@@ -65,66 +48,17 @@ pub(crate) fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), VmmErr
     Ok(())
 }
 
-/// Returns the memory map for the guest's kernel, in ascending order.
-pub(crate) fn map(memory: &GuestMemoryMmap) -> Vec<MapEntry> {
-    let mut entries = vec![
-        MapEntry {
-            start: 0,
-            len_bytes: LOW_RAM_END,
-            usable: true,
-        },
-        MapEntry {
-            start: LOW_RAM_END,
-            len_bytes: HIGH_RAM - LOW_RAM_END,
-            usable: false,
-        },
-    ];
-    for region in memory.iter() {
-        let start = region.start_addr().raw_value().max(HIGH_RAM);
-        let end = region.start_addr().raw_value() + region.len();
-        if start < end {
-            entries.push(MapEntry {
-                start,
-                len_bytes: end - start,
-                usable: true,
-            });
-        }
-    }
-    entries
-}
-
-/// Returns the end of the RAM that begins at 0.
+/// Returns the end of the first region of RAM.
 pub(crate) fn low_end(memory: &GuestMemoryMmap) -> u64 {
-    memory.iter().next().map_or(0, GuestMemoryRegion::len)
+    memory
+        .iter()
+        .next()
+        .map_or(0, |region| region.start_addr().raw_value() + region.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_leaves_a_hole_below_4_gib() {
-        let memory = allocate(HOLE_START + 0x20_0000).expect("address space");
-        let map = map(&memory);
-        assert_eq!(map.len(), 4);
-        assert_eq!(
-            map[2],
-            MapEntry {
-                start: HIGH_RAM,
-                len_bytes: HOLE_START - HIGH_RAM,
-                usable: true
-            }
-        );
-        assert_eq!(
-            map[3],
-            MapEntry {
-                start: HOLE_END,
-                len_bytes: 0x20_0000,
-                usable: true
-            }
-        );
-        assert_eq!(low_end(&memory), HOLE_START);
-    }
 
     #[test]
     fn odd_sizes_are_refused() {

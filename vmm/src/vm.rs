@@ -7,22 +7,22 @@ use std::{
     sync::Arc,
 };
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
-    Image, VmConfig, VmmError, boot,
+    Devices, Image, VmConfig, VmmError,
     config::MAX_VCPUS,
     console::{self, ConsoleThread, Output},
-    devices::{Devices, Disk, EndEvents, SerialPort, VirtioMmio},
+    devices::{Disk, EndEvents, SerialPort, VirtioMmio},
     error::kvm,
     event::Event,
-    layout::{
-        IDENTITY_MAP, MAX_DISKS, SERIAL_GSI, TSS, VIRTIO_GSI, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
+    host::{
+        self,
+        layout::{MAX_DISKS, SERIAL_GSI, VIRTIO_GSI, VIRTIO_MMIO, VIRTIO_MMIO_BYTES},
     },
-    loader::{self, Entry, ImageKind, Initrd, LoadError, Request},
+    loader::{self, ImageKind, Initrd, LoadError},
     memory,
 };
 
@@ -38,6 +38,8 @@ const KVM_API_VERSION: i32 = 12;
 #[derive(Debug)]
 pub struct Vm {
     vcpus: Vec<VcpuFd>,
+    #[expect(dead_code, reason = "it has to live as long as the machine")]
+    interrupt_controller: host::InterruptController,
     /// Last output goes out before the rest is torn down.
     console: ConsoleThread,
     devices: Arc<Devices>,
@@ -58,25 +60,14 @@ impl Vm {
         let system = open_kvm()?;
         check_counts(config, &system)?;
         let memory = memory::allocate(config.memory_bytes)?;
-        let vm = make_vm(&system, &memory)?;
-        let vcpus = make_vcpus(&system, &vm, config.vcpu_count)?;
-
-        boot::write_page_tables(&memory)?;
-        let rsdp = boot::write_tables(&memory, config.vcpu_count, config.disks.len())?;
+        let vm = host::make_vm(&system, &memory)?;
+        let (vcpus, interrupt_controller) = host::make_vcpus(&system, &vm, config.vcpu_count)?;
         let initrd = config
             .initrd
             .as_deref()
             .map(|path| load_initrd(path, &memory))
             .transpose()?;
-        let request = Request {
-            cmdline: &config.cmdline,
-            initrd,
-            rsdp,
-        };
-        let (image_kind, entry) = load_kernel(config, &memory, &request)?;
-        if let Some(boot_processor) = vcpus.first() {
-            boot::set_entry(boot_processor, &memory, entry, config.vcpu_count)?;
-        }
+        let image_kind = host::boot(config, &vcpus, &interrupt_controller, &memory, initrd)?;
 
         let end = EndEvents::new()?;
         let disks = attach_disks(&config.disks, &vm, &memory)?;
@@ -84,6 +75,7 @@ impl Vm {
         let devices = Arc::new(Devices::new(serial, disks, end.clone()));
         Ok(Self {
             vcpus,
+            interrupt_controller,
             console,
             devices,
             end,
@@ -156,15 +148,7 @@ fn open_kvm() -> Result<Kvm, VmmError> {
     if system.get_api_version() != KVM_API_VERSION {
         return Err(VmmError::KvmLacks("version 12 of its interface"));
     }
-    let needed = [
-        (Cap::Irqchip, "an interrupt controller in the kernel"),
-        (Cap::Irqfd, "interrupts by eventfd"),
-        (Cap::Ioeventfd, "device notification by eventfd"),
-        (Cap::UserMemory, "guest memory in user space"),
-        (Cap::ExtCpuid, "CPUID with leaves"),
-        (Cap::MpState, "the multiprocessing state of vCPUs"),
-    ];
-    match needed
+    match host::NEEDED
         .into_iter()
         .find(|(capability, _)| !system.check_extension(*capability))
     {
@@ -190,36 +174,6 @@ fn check_counts(config: &VmConfig, system: &Kvm) -> Result<(), VmmError> {
     Ok(())
 }
 
-/// Makes a KVM machine with memory, interrupt controllers and the timer of a PC.
-fn make_vm(system: &Kvm, memory: &GuestMemoryMmap) -> Result<Arc<VmFd>, VmmError> {
-    let vm = system.create_vm().map_err(kvm("KVM_CREATE_VM"))?;
-    let tss = usize::try_from(TSS).map_err(|_| VmmError::NoRoom("the task state segment"))?;
-    vm.set_tss_address(tss).map_err(kvm("KVM_SET_TSS_ADDR"))?;
-    vm.set_identity_map_address(IDENTITY_MAP)
-        .map_err(kvm("KVM_SET_IDENTITY_MAP_ADDR"))?;
-    memory::register(&vm, memory)?;
-    vm.create_irq_chip().map_err(kvm("KVM_CREATE_IRQCHIP"))?;
-    let pit = kvm_pit_config {
-        flags: KVM_PIT_SPEAKER_DUMMY,
-        ..Default::default()
-    };
-    vm.create_pit2(pit).map_err(kvm("KVM_CREATE_PIT2"))?;
-    Ok(Arc::new(vm))
-}
-
-/// Makes the vCPUs; KVM leaves all but the first waiting for a start-up interrupt.
-fn make_vcpus(system: &Kvm, vm: &VmFd, count: u32) -> Result<Vec<VcpuFd>, VmmError> {
-    let make = |index: u32| {
-        let vcpu = vm
-            .create_vcpu(index.into())
-            .map_err(kvm("KVM_CREATE_VCPU"))?;
-        boot::set_cpuid(system, &vcpu, index, count)?;
-        boot::set_msrs(&vcpu)?;
-        Ok(vcpu)
-    };
-    (0..count).map(make).collect()
-}
-
 fn load_initrd(path: &Path, memory: &GuestMemoryMmap) -> Result<Initrd, VmmError> {
     let loaded = File::open(path)
         .map_err(LoadError::from)
@@ -230,19 +184,19 @@ fn load_initrd(path: &Path, memory: &GuestMemoryMmap) -> Result<Initrd, VmmError
     })
 }
 
-fn load_kernel(
+pub(crate) fn load_kernel(
     config: &VmConfig,
     memory: &GuestMemoryMmap,
-    request: &Request<'_>,
-) -> Result<(ImageKind, Entry), VmmError> {
+    request: &host::Request<'_>,
+) -> Result<(ImageKind, host::Entry), VmmError> {
     let (name, loaded) = match &config.kernel {
         Image::File(path) => {
             let loaded = open_image(path)
-                .and_then(|mut file| loader::load(&mut file, config.format, memory, request));
+                .and_then(|mut file| host::load(&mut file, config.format, memory, request));
             (path.clone(), loaded)
         }
         Image::Bytes(name, bytes) => {
-            let loaded = loader::load(&mut Cursor::new(*bytes), config.format, memory, request);
+            let loaded = host::load(&mut Cursor::new(*bytes), config.format, memory, request);
             (PathBuf::from(name), loaded)
         }
     };

@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 use trapline_engine::VcpuId;
+use trapline_engine::contract::AccessError;
 use vmm_sys_util::errno;
 
 /// Why a vCPU or a pool of them could not be set up.
@@ -62,4 +63,9 @@ impl KvmError {
     pub(crate) fn refused(call: &'static str) -> impl Fn(errno::Error) -> Self {
         move |source| Self::Refused { call, source }
     }
+}
+
+/// Describes a call about registers that KVM has refused.
+pub(crate) fn refused(error: errno::Error) -> AccessError {
+    AccessError::Refused(error.errno())
 }

@@ -27,8 +27,13 @@
 //! After a triple fault on AMD, KVM itself resets the vCPU before it tells anybody, so the
 //! registers are those of a reset processor.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 mod bus;
 mod control;
 mod error;
@@ -37,17 +42,24 @@ mod machine;
 mod memory;
 mod pool;
 mod probe;
+mod run;
 mod sys;
+#[cfg(target_arch = "x86_64")]
 pub mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as host;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as host;
 
 pub use bus::{AfterExit, DeviceBus, NoDevices, RUN_ERROR, StopListener, UNHANDLED_EXIT};
 pub use error::KvmError;
+pub use host::{ARCHITECTURE, KvmVcpu};
 pub use machine::KvmMachine;
-pub use memory::GuestRam;
+pub use memory::{GuestRam, SharedMemory};
 pub use pool::{PoolConfig, VcpuPool};
 pub use probe::{DeviceProblem, Finding, FindingState, HostKind, KvmReport, Probe};
 pub use sys::wake_promptly;
-pub use x86_64::{KvmVcpu, SharedMemory};
 
 /// The signal that brings vCPUs out of the guest where nothing else is configured, counted from
 /// SIGRTMIN.

@@ -8,8 +8,9 @@ use trapline_engine::contract::{
     AccessError, Capabilities, GuestMemory, Machine, PowerState, Vcpu,
 };
 
+use crate::host::KvmVcpu;
+use crate::memory::SharedMemory;
 use crate::pool::Shared;
-use crate::x86_64::{KvmVcpu, SharedMemory};
 
 /// A guest whose vCPUs a [`VcpuPool`](crate::VcpuPool) runs.
 ///

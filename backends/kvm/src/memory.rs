@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ops::RangeInclusive;
+use std::sync::Arc;
 
 use trapline_arch::{Gpa, PhysicalMemory};
 use trapline_engine::contract::{GuestMemory, MemoryKind, MemoryRegion};
@@ -9,6 +10,23 @@ use vm_memory::bitmap::Bitmap;
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 };
+
+use crate::sys::make_executable;
+
+/// Guest memory that every part of the debugger shares.
+pub type SharedMemory = Arc<dyn GuestMemory + Send + Sync>;
+
+/// A handle on guest memory whose `Debug` does not ask for more than the trait gives.
+#[derive(Clone)]
+pub(crate) struct MemoryHandle(pub(crate) SharedMemory);
+
+impl fmt::Debug for MemoryHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryHandle")
+            .field(&self.0.regions())
+            .finish()
+    }
+}
 
 /// Memory of a guest that runs.
 ///
@@ -90,7 +108,12 @@ where
                 break;
             }
             match region.write(rest, offset) {
-                Ok(len) if len != 0 => done = done.saturating_add(len),
+                Ok(len) if len != 0 => {
+                    done = done.saturating_add(len);
+                    if let Ok(written) = region.get_slice(offset, len) {
+                        make_executable(&written);
+                    }
+                }
                 Ok(_) | Err(_) => break,
             }
         }
@@ -110,8 +133,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use vm_memory::bitmap::AtomicBitmap;
     use vm_memory::mmap::MmapRegionBuilder;
     use vm_memory::{GuestRegionMmap, MmapRegion};

@@ -8,7 +8,7 @@ use std::{
 use vm_memory::GuestMemoryMmap;
 
 use super::{LoadError, copy};
-use crate::{layout::HIGH_RAM, memory::low_end};
+use crate::{host::layout::initrd_room, memory::low_end};
 
 /// Where the initial RAM disk is in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +19,12 @@ pub(crate) struct Initrd {
     pub(crate) len_bytes: u64,
 }
 
-/// Copies the initial RAM disk to the end of the RAM below the devices.
-///
-/// Kernels before 5.0 or so want it below 2 GiB (`initrd_addr_max`), so it is never put higher.
+/// Copies the initial RAM disk to the end of the first region of RAM, or as high as kernels want it.
 pub(crate) fn load(file: &mut File, memory: &GuestMemoryMmap) -> Result<Initrd, LoadError> {
-    const HIGHEST: u64 = 0x7fff_f000;
     let len_bytes = file.seek(SeekFrom::End(0))?;
-    let end = low_end(memory).min(HIGHEST);
+    let (lowest, end) = initrd_room(low_end(memory));
     let start = end.saturating_sub(len_bytes) & !0xfff;
-    if start < HIGH_RAM || len_bytes == 0 {
+    if start < lowest || len_bytes == 0 {
         return Err(LoadError::OutsideMemory {
             what: "the initial RAM disk",
             start,

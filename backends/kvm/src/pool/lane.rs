@@ -13,7 +13,8 @@ use trapline_engine::{Next, VcpuRun};
 use super::lookout::Lookout;
 use crate::bus::{DeviceBus, StopListener};
 use crate::gate::Gate;
-use crate::x86_64::{Entered, KvmVcpu, Surroundings};
+use crate::host::KvmVcpu;
+use crate::run::{Entered, Surroundings};
 
 /// A pause longer than this is one that a guest's watchdog could notice, some hundred of them.
 const NOTABLE_PAUSE: Duration = Duration::from_millis(10);

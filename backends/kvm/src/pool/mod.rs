@@ -13,15 +13,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use trapline_arch::Architecture;
 use trapline_engine::contract::AccessError;
 use trapline_engine::{Capabilities, ResumeAction, ResumeRequest, StopReason, VcpuId};
 
 use crate::bus::{DeviceBus, StopListener};
 use crate::control::VcpuControl;
 use crate::gate::Gate;
+use crate::host::{ARCHITECTURE, KvmVcpu};
+use crate::memory::{MemoryHandle, SharedMemory};
 use crate::sys::KickSignal;
-use crate::x86_64::{KvmVcpu, SharedMemory};
 use crate::{KvmError, KvmMachine, KvmReport};
 
 pub(crate) use lane::Shared;
@@ -33,7 +33,7 @@ use watch::{STEP_PATIENCE, Watch};
 pub struct VcpuPool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    memory: PoolMemory,
+    memory: MemoryHandle,
     capabilities: Capabilities,
     signal: KickSignal,
     changes_threads: bool,
@@ -41,17 +41,6 @@ pub struct VcpuPool {
     /// Who ends a step on the thread that asked for it, should it wait; `None` if there can be
     /// nobody.
     watch: OnceLock<Option<Watch>>,
-}
-
-/// Guest memory; a type of its own for `Debug`.
-struct PoolMemory(SharedMemory);
-
-impl core::fmt::Debug for PoolMemory {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("PoolMemory")
-            .field(&self.0.regions())
-            .finish()
-    }
 }
 
 /// What a pool needs beside its vCPUs.
@@ -97,11 +86,7 @@ impl VcpuPool {
             }
             let control = vcpu.control(signal);
             controls.push(control.map_err(|source| KvmError::RunPage { vcpu: id, source })?);
-            lanes.push(Lane::new(
-                vcpu,
-                Architecture::X86_64,
-                config.report.capabilities(),
-            ));
+            lanes.push(Lane::new(vcpu, ARCHITECTURE, config.report.capabilities()));
         }
         let shared = Arc::new(Shared::new(
             Gate::new(controls),
@@ -112,7 +97,7 @@ impl VcpuPool {
         let mut pool = Self {
             shared,
             threads: Vec::new(),
-            memory: PoolMemory(config.memory),
+            memory: MemoryHandle(config.memory),
             capabilities: *config.report.capabilities(),
             signal,
             changes_threads: config.report.traits().changes_threads,

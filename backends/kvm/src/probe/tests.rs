@@ -1,3 +1,5 @@
+use trapline_engine::StepMethod;
+
 use super::*;
 
 #[test]

@@ -21,7 +21,7 @@ const _: () = assert!(size_of::<kvm_run>() <= LEN_BYTES);
 /// open in the kernel.
 #[derive(Debug)]
 pub(crate) struct RunPage {
-    page: NonNull<u8>,
+    pub(super) page: NonNull<u8>,
 }
 
 // SAFETY: the mapping is owned and of no thread in particular.
@@ -60,18 +60,6 @@ impl RunPage {
         // SAFETY: the byte is valid while `self` is, and this process accesses it in this mapping
         // only here, atomically; KVM reads it with a single access.
         unsafe { AtomicU8::from_ptr(field) }
-    }
-
-    /// Returns the bytes of one access of the port instruction that `KVM_EXIT_IO` was about.
-    pub(crate) fn io_access_bytes(&self) -> u8 {
-        // SAFETY: the offset is that of a field of `kvm_run`, which the mapping holds.
-        let field = unsafe {
-            self.page
-                .as_ptr()
-                .add(offset_of!(kvm_run, __bindgen_anon_1.io.size))
-        };
-        // SAFETY: the byte is valid while `self` is, and any value is a `u8`.
-        unsafe { field.read_volatile() }
     }
 
     /// Returns the reason of `KVM_EXIT_INTERNAL_ERROR`.

@@ -14,8 +14,9 @@ use super::device::{self, RunExit};
 use super::guest_debug::{Arming, Mode};
 use super::vcpu::KvmVcpu;
 use super::{registers, sregs};
-use crate::bus::{AfterExit, DeviceBus, RUN_ERROR};
-use crate::gate::{Admission, Gate};
+use crate::bus::{AfterExit, RUN_ERROR};
+use crate::gate::Admission;
+use crate::run::{Entered, Surroundings};
 
 /// The vector of #BP.
 const BREAKPOINT_VECTOR: u32 = 3;
@@ -34,26 +35,6 @@ const STEPPED: VmExit = VmExit::Debug {
     slots: 0,
     data_address: None,
 };
-
-/// What a vCPU needs around it to run.
-pub(crate) struct Surroundings<'a> {
-    /// The gate to the guest.
-    pub(crate) gate: &'a Gate,
-    /// The devices.
-    pub(crate) bus: &'a dyn DeviceBus,
-    /// When the calling thread has to have its time back.
-    pub(crate) deadline: Option<Instant>,
-}
-
-/// What came of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entered {
-    /// An exit for the debugger.
-    Exit(VmExit),
-    /// The deadline has passed and the vCPU waits inside KVM. It can be entered again in the same
-    /// way.
-    Expired,
-}
 
 impl KvmVcpu {
     /// Enters the guest as `entry` says and stays until there is something for the debugger.

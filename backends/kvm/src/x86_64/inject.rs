@@ -6,7 +6,8 @@ use trapline_engine::contract::AccessError;
 use vmm_sys_util::errno;
 
 use super::device::RunExit;
-use super::vcpu::{KvmVcpu, refused};
+use super::vcpu::KvmVcpu;
+use crate::error::refused;
 
 /// The opcode of `int3` is one byte long.
 const BREAKPOINT_LEN_BYTES: u64 = 1;

@@ -7,6 +7,7 @@ mod guest_debug;
 mod inject;
 pub mod long_mode;
 mod msrs;
+mod probe;
 mod registers;
 mod sregs;
 mod trials;
@@ -16,8 +17,10 @@ mod vcpu;
 mod tests;
 
 pub use features::features;
-pub use vcpu::{KvmVcpu, SharedMemory};
+pub use vcpu::KvmVcpu;
 
-pub(crate) use enter::{Entered, Surroundings};
-pub(crate) use trials::{Trial, TrialGuest, Trials};
-pub(crate) use vcpu::{VcpuTraits, xsave_layout};
+pub(crate) use probe::{examine, kind};
+pub(crate) use vcpu::VcpuTraits;
+
+/// The architecture of this host's guests.
+pub const ARCHITECTURE: trapline_arch::Architecture = trapline_arch::Architecture::X86_64;

@@ -16,13 +16,14 @@ use trapline_engine::{
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
-use super::enter::{Entered, Surroundings};
 use super::long_mode::LongMode;
 use super::vcpu::{KvmVcpu, VcpuTraits};
 use crate::bus::{AfterExit, DeviceBus};
 use crate::control::VcpuControl;
 use crate::gate::Gate;
 use crate::memory::GuestRam;
+use crate::probe::{Trial, or_error};
+use crate::run::{Entered, Surroundings};
 use crate::sys::{KickSignal, ScratchMemory};
 
 const TABLES: u64 = 0x1_0000;
@@ -44,25 +45,6 @@ const INTERRUPT_VECTOR: u8 = 0x50;
 
 /// How a vCPU that waits instead of ending a trial is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
-
-/// What came of one trial.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Trial {
-    /// It did what it should.
-    Passed,
-    /// It did something else: this.
-    Failed(String),
-    /// It could not be tried, for this reason.
-    NotTried(&'static str),
-}
-
-impl Trial {
-    /// Returns whether it did what it should.
-    #[must_use]
-    pub(crate) fn passed(&self) -> bool {
-        *self == Self::Passed
-    }
-}
 
 /// What came of all trials.
 #[derive(Clone, Debug)]
@@ -430,8 +412,4 @@ fn only(access: PointAccess, address: u64) -> HardwarePoints {
         }),
     );
     points
-}
-
-fn or_error(result: Result<Trial, errno::Error>) -> Trial {
-    result.unwrap_or_else(|error| Trial::Failed(format!("KVM refused a call: {error}")))
 }

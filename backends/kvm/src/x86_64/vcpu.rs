@@ -1,30 +1,28 @@
 //! A vCPU with its registers and debug state.
 
-use std::sync::Arc;
-
 use kvm_bindings::{
-    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_SIPI_RECEIVED,
-    KVM_MP_STATE_UNINITIALIZED,
+    KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
+    KVM_MP_STATE_SIPI_RECEIVED, KVM_MP_STATE_UNINITIALIZED,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use trapline_arch::x86_64::control::{Efer, Rflags};
 use trapline_arch::x86_64::debug::{DebugRegisters, Dr6, Dr7};
 use trapline_arch::x86_64::registers as ids;
 use trapline_arch::x86_64::xsave::{self, XsaveLayout};
-use trapline_arch::{Gva, RegisterFile, RegisterGroup};
+use trapline_arch::{FeatureSet, Gva, RegisterFile, RegisterGroup};
 use trapline_engine::contract::{AccessError, GuestMemory, PowerState, Vcpu};
 use trapline_engine::{GuestEnd, VcpuId};
 use vmm_sys_util::errno;
 
+use super::features::features;
 use super::guest_debug::GuestDebug;
 use super::msrs::MsrSet;
 use super::registers::RegisterCache;
 use super::sregs;
+use crate::error::refused;
+use crate::memory::{MemoryHandle, SharedMemory};
 use crate::sys::XsaveArea;
 use crate::{KvmError, KvmReport};
-
-/// Guest memory that every part of the debugger shares.
-pub type SharedMemory = Arc<dyn GuestMemory + Send + Sync>;
 
 /// What the probe has found out about this host's vCPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,18 +65,6 @@ pub struct KvmVcpu {
     pub(super) ended: Option<GuestEnd>,
     msrs: MsrSet,
     xsave: XsaveArea,
-}
-
-/// A handle on guest memory whose `Debug` does not ask for more than the trait gives.
-#[derive(Clone)]
-pub(super) struct MemoryHandle(pub(super) SharedMemory);
-
-impl core::fmt::Debug for MemoryHandle {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_tuple("MemoryHandle")
-            .field(&self.0.regions())
-            .finish()
-    }
 }
 
 impl KvmVcpu {
@@ -125,6 +111,13 @@ impl KvmVcpu {
     #[must_use]
     pub fn id(&self) -> VcpuId {
         self.id
+    }
+
+    /// Returns which optional registers the vCPU has.
+    #[must_use]
+    pub fn features(&self) -> FeatureSet {
+        let cpuid = self.fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES);
+        cpuid.map_or(FeatureSet::empty(), |cpuid| features(&cpuid))
     }
 
     /// Returns what the vCPU's file gives, for calls that this crate does not wrap.
@@ -314,15 +307,10 @@ impl Vcpu for KvmVcpu {
     }
 }
 
-/// Describes a call that KVM has refused.
-pub(super) fn refused(error: errno::Error) -> AccessError {
-    AccessError::Refused(error.errno())
-}
-
 /// Returns the offsets of extended state components on this host (`KVM_GET_SUPPORTED_CPUID`, leaf
 /// 0DH), as `KVM_GET_XSAVE` uses them.
 pub(crate) fn xsave_layout(kvm: &Kvm) -> XsaveLayout {
-    let Ok(cpuid) = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES) else {
+    let Ok(cpuid) = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES) else {
         return XsaveLayout::new();
     };
     let leaves = cpuid

@@ -122,6 +122,9 @@ pub struct Entry {
     /// [`VcpuRun::next`]: crate::VcpuRun::next
     /// [`Vcpu::memory`]: super::Vcpu::memory
     pub alone: bool,
+    /// Breakpoint instructions that are not the guest's own stand in its memory, so that they must
+    /// come out. A host where that costs something leaves the guest's to the guest otherwise.
+    pub has_patches: bool,
     /// What the debug registers trap while the guest runs. If it is empty the guest's own debug
     /// registers are in force.
     pub hardware: HardwarePoints,

@@ -265,6 +265,7 @@ impl VcpuRun {
         self.add_guest_points(vcpu, &mut slots)?;
         let entry = Entry {
             pass_first,
+            has_patches: !self.points.patches().is_empty(),
             hardware: slots.points(),
             ..Entry::default()
         };
@@ -293,6 +294,7 @@ impl VcpuRun {
             hold_interrupts: true,
             pass_first: false,
             alone: lifted.is_some() || plan.needs_patch(),
+            has_patches: !self.points.patches().is_empty() || plan.needs_patch(),
             hardware: slots.points(),
         };
         self.others_are_held = entry.alone;

@@ -19,9 +19,10 @@ use crate::bus::{AfterExit, DeviceBus};
 use crate::control::VcpuControl;
 use crate::gate::Gate;
 use crate::memory::GuestRam;
+use crate::run::{Entered, Surroundings};
 use crate::sys::{KickSignal, ScratchMemory};
+use crate::x86_64::KvmVcpu;
 use crate::x86_64::long_mode::LongMode;
-use crate::x86_64::{Entered, KvmVcpu, Surroundings};
 use crate::{DEFAULT_KICK_SIGNAL, KvmReport, Probe};
 
 pub(super) const CODE: u64 = 0x1000;

@@ -93,7 +93,7 @@ impl crate::DeviceBus for StoppingBus<'_> {
 
 #[test]
 fn a_stop_from_within_the_device_stops_right_behind_the_instruction() {
-    use crate::x86_64::{Entered, Surroundings};
+    use crate::run::{Entered, Surroundings};
     on_both_paths(|rig| {
         for code in [[0xe4, 0x80], [0xe6, 0x80], [0x8a, 0x03], [0x88, 0x03]] {
             rig.load(&[code, [0x90, 0x90]].concat());

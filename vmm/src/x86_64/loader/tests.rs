@@ -6,9 +6,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{Entry, ImageKind, Initrd, LoadError, Request, load};
 use crate::{
-    KernelFormat,
-    layout::{BOOT_INFO, COMMAND_LINE, HIGH_RAM},
-    memory,
+    KernelFormat, memory,
+    x86_64::layout::{BOOT_INFO, COMMAND_LINE, HIGH_RAM},
 };
 
 const MEMORY_BYTES: u64 = 16 << 20;

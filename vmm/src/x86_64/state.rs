@@ -7,8 +7,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::{
     VmmError,
     error::kvm,
-    layout::{BOOT_INFO, GDT, PAGE_TABLES, STACK_TOP},
-    loader::Entry,
+    x86_64::layout::{BOOT_INFO, GDT, PAGE_TABLES, STACK_TOP},
+    x86_64::loader::Entry,
 };
 
 const CR0_PE: u64 = 1 << 0;

@@ -4,12 +4,12 @@ use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{
-    Entry, LoadError, Request, Source, elf::ElfImage, linux_command_line, require_before_initrd,
+    ElfImage, Entry, LoadError, Request, Source, linux_command_line, require_before_initrd,
     write_command_line,
 };
 use crate::{
-    layout::{BOOT_INFO, COMMAND_LINE, PVH_TABLES},
-    memory::map,
+    x86_64::layout::{BOOT_INFO, COMMAND_LINE, PVH_TABLES},
+    x86_64::memory_map::map,
 };
 
 const START_INFO_MAGIC: u32 = 0x336e_c578;
@@ -27,7 +27,7 @@ pub(super) fn load<S: Source>(
     request: &Request<'_>,
 ) -> Result<Entry, LoadError> {
     file.load_segments(image, memory)?;
-    require_before_initrd(request, file.end())?;
+    require_before_initrd(request.initrd, file.end())?;
     write_command_line(memory, &linux_command_line(request.cmdline), u64::MAX)?;
     let mut info = hvm_start_info {
         magic: START_INFO_MAGIC,

@@ -5,7 +5,7 @@ use std::io::SeekFrom;
 use vm_memory::GuestMemoryMmap;
 
 use super::{Entry, LoadError, Request, Source, copy, linux, require_free, write_command_line};
-use crate::layout::{HIGH_RAM, LOW_RAM_END};
+use crate::x86_64::layout::{HIGH_RAM, LOW_RAM_END};
 
 /// Lowest address: below are the real mode's interrupt vectors and the BIOS data area.
 const LOWEST: u64 = 0x500;

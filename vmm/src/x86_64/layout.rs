@@ -73,3 +73,18 @@ pub(crate) const DEBUG_EXIT_PORT: u16 = 0xf4;
 pub(crate) const VIRTIO_GSI: u32 = 16;
 /// Number of virtio-mmio devices, which is the number of I/O APIC pins past the ISA bus's.
 pub(crate) const MAX_DISKS: usize = 8;
+/// Returns start and length in bytes of the ranges of `len_bytes` of RAM.
+pub(crate) fn ram(len_bytes: u64) -> Vec<(u64, u64)> {
+    let below = len_bytes.min(HOLE_START);
+    let mut ranges = vec![(0, below)];
+    if len_bytes > below {
+        ranges.push((HOLE_END, len_bytes - below));
+    }
+    ranges
+}
+
+/// Returns the lowest address for the initial RAM disk, and where it ends at the latest: kernels
+/// before 5.0 or so want it below 2 GiB (`initrd_addr_max`).
+pub(crate) fn initrd_room(ram_end: u64) -> (u64, u64) {
+    (HIGH_RAM, ram_end.min(0x7fff_f000))
+}

@@ -5,11 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use trapline_engine::GuestEnd;
 use vm_superio::{I8042Device, Trigger};
 
-use super::{EndEvents, EndedBy, PowerRegisters, SerialPort, VirtioMmio, power::reset_control};
-use crate::layout::{
+use super::layout::{
     DEBUG_EXIT_PORT, KEYBOARD_PORT, PM_TIMER_PORT, PM1_CONTROL_PORT, PM1_EVENT_PORT, RESET_PORT,
     SERIAL_PORT, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
 };
+use super::power::{PowerRegisters, reset_control};
+use crate::devices::{EndEvents, EndedBy, SerialPort, VirtioMmio};
 
 /// Distance of the keyboard controller's command port from its data port.
 const KEYBOARD_COMMAND: u16 = 4;

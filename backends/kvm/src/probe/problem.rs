@@ -1,6 +1,5 @@
 //! Which KVM it is, and why there may be none.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -16,36 +15,13 @@ pub enum HostKind {
     /// With the module `kvm_pvm`, without hardware virtualization: a guest that is not written for
     /// it is interpreted, at about a million instructions a second.
     Interpreted,
+    /// At EL2 of an Arm processor.
+    ArmEl2,
     /// In some other way: neither VMX nor SVM shows in `/proc/cpuinfo`.
     Unknown,
 }
 
 impl HostKind {
-    /// Looks at the processor's features and the modules that are loaded.
-    #[must_use]
-    pub fn detect() -> Self {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let has_pvm = Path::new("/sys/module/kvm_pvm").exists();
-        Self::of(&cpuinfo, has_pvm)
-    }
-
-    fn of(cpuinfo: &str, has_pvm: bool) -> Self {
-        let flags = cpuinfo
-            .lines()
-            .find(|line| line.starts_with("flags"))
-            .unwrap_or_default();
-        let has = |flag| flags.split_ascii_whitespace().any(|word| word == flag);
-        if has("vmx") {
-            Self::IntelVmx
-        } else if has("svm") {
-            Self::AmdSvm
-        } else if has_pvm {
-            Self::Interpreted
-        } else {
-            Self::Unknown
-        }
-    }
-
     /// Returns the kind in a few words.
     #[must_use]
     pub const fn description(self) -> &'static str {
@@ -55,6 +31,7 @@ impl HostKind {
             Self::Interpreted => {
                 "Linux KVM without hardware virtualization (kvm_pvm, interpreting)"
             }
+            Self::ArmEl2 => "Linux KVM on AArch64",
             Self::Unknown => "Linux KVM of an unknown kind",
         }
     }
@@ -106,16 +83,6 @@ impl DeviceProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kind_follows_processor_flags_before_modules() {
-        let of =
-            |flags: &str, pvm| HostKind::of(&format!("processor\t: 0\nflags\t\t: {flags}\n"), pvm);
-        assert_eq!(of("fpu vmx sse", true), HostKind::IntelVmx);
-        assert_eq!(of("fpu svm sse", false), HostKind::AmdSvm);
-        assert_eq!(of("fpu svmx", true), HostKind::Interpreted);
-        assert_eq!(of("fpu", false), HostKind::Unknown);
-    }
 
     #[test]
     fn each_reason_not_to_open_has_its_own_message() {

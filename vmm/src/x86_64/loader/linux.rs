@@ -15,8 +15,8 @@ use super::{
     write_command_line,
 };
 use crate::{
-    layout::{BOOT_INFO, COMMAND_LINE, HIGH_RAM},
-    memory::map,
+    x86_64::layout::{BOOT_INFO, COMMAND_LINE, HIGH_RAM},
+    x86_64::memory_map::map,
 };
 
 /// Offset of the setup header in the image.
@@ -71,7 +71,7 @@ pub(super) fn load<S: Source>(
     let start = loaded.kernel_load.0;
     let len_bytes = room(&header, loaded.kernel_end - start);
     require_free(memory, "the kernel", start, len_bytes)?;
-    require_before_initrd(request, start + len_bytes)?;
+    require_before_initrd(request.initrd, start + len_bytes)?;
 
     write_command_line(
         memory,

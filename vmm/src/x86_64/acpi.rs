@@ -19,7 +19,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::{
     VmmError,
-    layout::{
+    x86_64::layout::{
         ACPI, ACPI_END, IO_APIC, LOCAL_APIC, PM_TIMER_PORT, PM1_CONTROL_PORT, PM1_EVENT_PORT,
         RESET_PORT, SCI, SERIAL_GSI, SERIAL_PORT, VIRTIO_GSI, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
     },

@@ -5,12 +5,13 @@ use std::io::SeekFrom;
 use vm_memory::GuestMemoryMmap;
 
 use super::{
-    Entry, LoadError, Request, Source, copy, elf::ElfImage, require_before_initrd, require_free,
-    write, write_command_line,
+    ElfImage, Entry, LoadError, Request, Source, copy, require_before_initrd, require_free, write,
+    write_command_line,
 };
 use crate::{
-    layout::{BOOT_INFO, COMMAND_LINE, HIGH_RAM, LOW_RAM_END},
-    memory::{low_end, map},
+    memory::low_end,
+    x86_64::layout::{BOOT_INFO, COMMAND_LINE, HIGH_RAM, LOW_RAM_END},
+    x86_64::memory_map::map,
 };
 
 /// The header lies in the first 8 KiB.
@@ -139,7 +140,7 @@ fn enter(
             "a Multiboot feature such as a video mode",
         ));
     }
-    require_before_initrd(request, image_end)?;
+    require_before_initrd(request.initrd, image_end)?;
     write_command_line(memory, request.cmdline, u64::MAX)?;
     write_information(memory, request)?;
     let ebx = narrow(BOOT_INFO);
