@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod command;
 mod demo;
+mod images;
 mod programs;
 mod setup;
 mod toolchain;
@@ -35,6 +36,8 @@ enum Task {
     },
     /// Do what continuous integration does: the same as `test` without arguments.
     Ci,
+    /// Build everything that is shipped: `trapline` for this computer and for Linux on arm64, and the hypervisor for EL2.
+    Build,
     /// Only fetch and record what the others need.
     Setup,
     /// Build `trapline` and run it with the arguments that follow.
@@ -95,6 +98,13 @@ fn run(task: Task) -> Result<ExitCode> {
             long: false,
             filters: Vec::new(),
         }),
+        Task::Build => {
+            setup::run(&setup::Needs::everything())?;
+            println!("{}", programs::build()?.join("trapline").display());
+            println!("{}", programs::build_for_arm()?.join("trapline").display());
+            println!("{}", images::el2()?.path.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Setup => {
             setup::run(&setup::Needs::everything())?;
             println!("Everything is set up.");

@@ -36,7 +36,14 @@ pub(crate) fn build() -> Result<PathBuf> {
 pub(crate) fn build_for_arm() -> Result<PathBuf> {
     let target = Target::LinuxArm;
     let mut build = toolchain::required(target)?.cargo(target, "build");
-    succeed(build.args(["--release", "--bin", "trapline-machine-agent"]))?;
+    build.args([
+        "--release",
+        "--bin",
+        "trapline",
+        "--bin",
+        "trapline-machine-agent",
+    ]);
+    succeed(&mut build)?;
     Ok(Environment::cross_programs())
 }
 

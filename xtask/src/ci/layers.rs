@@ -20,6 +20,9 @@ const LAYERS: [&[&str]; 7] = [
     &["guests", "tests", "benches", "fuzz", "xtask"],
 ];
 
+/// What the hypervisors have in common.
+const COMMON: &str = "hypervisors/common";
+
 /// A package of the workspace.
 struct Member {
     name: String,
@@ -33,6 +36,7 @@ struct Member {
 pub(super) fn check(_: &mut Context<'_>) -> Result<()> {
     let members = members()?;
     let mut wrong: Vec<_> = members.iter().flat_map(upward_dependencies).collect();
+    wrong.extend(members.iter().flat_map(dependencies_with_a_system));
     for member in members
         .iter()
         .filter(|member| member.directory.starts_with("crates/"))
@@ -52,12 +56,18 @@ pub(super) fn check(_: &mut Context<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The names of the packages in `crates/`.
-pub(super) fn bare_crates() -> Result<Vec<String>> {
-    let bare = members()?
-        .into_iter()
-        .filter(|member| member.directory.starts_with("crates/"));
-    Ok(bare.map(|member| member.name).collect())
+/// The names of the packages that need no operating system: the libraries of all architectures, and the
+/// hypervisors.
+pub(super) fn bare_packages() -> Result<(Vec<String>, Vec<String>)> {
+    let (mut libraries, mut hypervisors) = (Vec::new(), Vec::new());
+    for member in members()? {
+        if member.directory.starts_with("crates/") || member.directory == COMMON {
+            libraries.push(member.name);
+        } else if member.directory.starts_with("hypervisors/") {
+            hypervisors.push(member.name);
+        }
+    }
+    Ok((libraries, hypervisors))
 }
 
 /// The name of the package in this directory.
@@ -78,6 +88,24 @@ fn upward_dependencies(member: &Member) -> Vec<String> {
     let wrong = member.dependencies.iter().filter(too_high);
     wrong
         .map(|up| format!("{} depends on {up}, which is above it", member.directory))
+        .collect()
+}
+
+/// What runs on bare metal is built with `crates/` and what hypervisors have in common, and nothing else.
+fn dependencies_with_a_system(member: &Member) -> Vec<String> {
+    if !member.directory.starts_with("hypervisors/") {
+        return Vec::new();
+    }
+    let is_bare = |directory: &str| directory.starts_with("crates/") || directory == COMMON;
+    let wrong = member.dependencies.iter();
+    wrong
+        .filter(|directory| !is_bare(directory))
+        .map(|other| {
+            format!(
+                "{} is for bare metal and depends on {other}",
+                member.directory
+            )
+        })
         .collect()
 }
 
@@ -146,6 +174,18 @@ mod tests {
             upward_dependencies(&member_with("crates/arch", "server")).len(),
             1
         );
+    }
+
+    #[test]
+    fn bare_metal_stands_on_what_needs_no_system() {
+        let wrong = |directory, dependency| {
+            dependencies_with_a_system(&member_with(directory, dependency)).len()
+        };
+        assert_eq!(wrong("hypervisors/aarch64-el2", "crates/engine"), 0);
+        assert_eq!(wrong("hypervisors/aarch64-el2", COMMON), 0);
+        assert_eq!(wrong("hypervisors/aarch64-el2", "server"), 1);
+        assert_eq!(wrong(COMMON, "hypervisors/aarch64-el2"), 1);
+        assert_eq!(wrong("cli", "server"), 0);
     }
 
     #[test]

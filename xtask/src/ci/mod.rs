@@ -17,12 +17,12 @@ mod unsafe_code;
 use core::time::Duration;
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use left_out::LeftOut;
 use trapline_test_machine::HostKvm;
 
 use crate::{
-    programs, setup,
+    images, programs, setup,
     toolchain::{Target, Toolchain},
 };
 
@@ -58,9 +58,9 @@ const STEPS: &[Step] = &[
     ("silent skips", left_out::check),
     ("licences", licences::check),
     ("lints", builds::lints),
-    ("no std in crates/", builds::no_std),
+    ("bare metal", builds::no_std),
     ("documentation", builds::documentation),
-    ("release build", release),
+    ("release build, image sizes", release),
     ("unit tests", runs::unit),
     ("KVM tests on emulated hardware", emulated::check),
     ("documentation tests", runs::documentation),
@@ -70,7 +70,7 @@ const STEPS: &[Step] = &[
 
 /// The steps of a run with filters.
 const FILTERED_STEPS: &[Step] = &[
-    ("release build", release),
+    ("release build, image sizes", release),
     ("unit tests", runs::unit),
     ("KVM tests on emulated hardware", emulated::check),
     ("end-to-end tests", runs::end_to_end),
@@ -131,14 +131,42 @@ fn perform((name, check): &Step, context: &mut Context<'_>) -> Outcome {
 
 fn release(context: &mut Context<'_>) -> Result<()> {
     context.programs = Some(programs::build()?);
-    if Toolchain::find(Target::LinuxArm).is_none() {
-        context.left_out.step(
-            "programs for Linux on arm64, and all tests on emulated Arm computers: no Rust toolchain here builds them"
-                .to_owned(),
-        );
+    if Toolchain::find(Target::LinuxArm).is_some() {
+        programs::build_for_arm()?;
+    } else {
+        let what = "programs for Linux on arm64, and all tests in emulated Arm machines";
+        context
+            .left_out
+            .step(format!("{what}: no Rust toolchain here builds them"));
+    }
+    if layers::package_in("hypervisors/aarch64-el2").is_err() {
         return Ok(());
     }
-    programs::build_for_arm().map(drop)
+    if Toolchain::find(Target::BareArm).is_some() {
+        image(&images::el2()?)
+    } else {
+        let what = "the hypervisor for EL2, and all tests of it on emulated boards";
+        context
+            .left_out
+            .step(format!("{what}: no Rust toolchain here builds it"));
+        Ok(())
+    }
+}
+
+/// Tells an image's size, which has a limit.
+fn image(image: &images::Image) -> Result<()> {
+    println!(
+        "    {}: {} KiB, by {}",
+        image.path.display(),
+        image.size_bytes.div_ceil(1024),
+        image.toolchain.describe()
+    );
+    ensure!(
+        image.size_bytes <= images::EL2_LIMIT_BYTES,
+        "the image may have {} KiB at the most",
+        images::EL2_LIMIT_BYTES / 1024
+    );
+    Ok(())
 }
 
 fn report(outcomes: &[Outcome], context: &Context<'_>, total: Duration) -> Result<ExitCode> {
