@@ -1,6 +1,9 @@
 //! A debugger's breakpoints and watchpoints beside those of the guest.
 
-use super::{Breakpoint, DebugRegisters, Watchpoint};
+use super::{Breakpoint, DebugRegisters, Privileges, Watchpoint};
+
+/// Of the levels of a guest, EL0.
+const EL0: u8 = 0b10;
 
 /// What is in force when a debugger has put points beside the guest's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,30 @@ impl DebugRegisters {
         }
     }
 
+    /// Returns what of the registers is in force for a guest at EL1, as MDSCR has it: nothing but steps if
+    /// breakpoints are off, and nothing at EL1 if exceptions from there are not taken.
+    #[must_use]
+    pub fn in_force(&self) -> Self {
+        let mut registers = *self;
+        for slot in &mut registers.breakpoints {
+            let mut privileges = Privileges::of_breakpoint(slot.control);
+            if !self.mdscr.kde() {
+                privileges.pxc &= EL0;
+            }
+            let is_on = slot.control.e() && self.mdscr.mde() && privileges.pxc != 0;
+            slot.control = privileges.in_breakpoint(slot.control).with_e(is_on);
+        }
+        for slot in &mut registers.watchpoints {
+            let mut privileges = Privileges::of_watchpoint(slot.control);
+            if !self.mdscr.kde() {
+                privileges.pxc &= EL0;
+            }
+            let is_on = slot.control.e() && self.mdscr.mde() && privileges.pxc != 0;
+            slot.control = privileges.in_watchpoint(slot.control).with_e(is_on);
+        }
+        registers
+    }
+
     /// Returns how many breakpoints and how many watchpoints are on.
     #[must_use]
     pub fn in_use(&self) -> (usize, usize) {
@@ -96,6 +123,21 @@ mod tests {
         assert_eq!(both.registers.watchpoints[3], watch(0x6000));
         assert!(both.registers.mdscr.mde());
         assert_eq!(both.registers.in_use(), (4, 2));
+    }
+
+    #[test]
+    fn what_the_guest_has_switched_off_is_not_in_force() {
+        let mut guest = DebugRegisters::default();
+        guest.breakpoints[0] = Breakpoint::at(Gva(0x1000));
+        guest.watchpoints[0] = watch(0x3000);
+        assert_eq!(guest.in_force().in_use(), (0, 0));
+        guest.mdscr = guest.mdscr.with_mde(true);
+        let user = guest.in_force();
+        assert_eq!(user.in_use(), (1, 1));
+        assert_eq!(user.breakpoints[0].control.pmc(), 0b10);
+        assert_eq!(user.watchpoints[0].control.pac(), 0b10);
+        guest.mdscr = guest.mdscr.with_kde(true);
+        assert_eq!(guest.in_force(), guest);
     }
 
     #[test]

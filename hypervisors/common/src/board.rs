@@ -1,0 +1,356 @@
+//! What a device tree says of the machine.
+//!
+//! Sources: "Devicetree Specification", "Device Nodes"; Linux, "Devicetree bindings" of the devices named.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+use dtoolkit::{Node, Property};
+use thiserror::Error;
+
+use crate::Span;
+use crate::uart::UartKind;
+
+/// The deepest nesting of nodes that is looked at.
+const MAX_DEPTH: usize = 16;
+
+/// The interrupt numbers of shared peripheral interrupts begin here.
+const FIRST_SPI: u32 = 32;
+
+/// The machine, as far as a hypervisor must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// RAM, ascending.
+    pub memory: Vec<Span>,
+    /// What of it firmware keeps for itself.
+    pub reserved: Vec<Span>,
+    /// The processors' affinities, as MPIDR has them, in the order of the device tree.
+    pub processors: Vec<u64>,
+    /// How PSCI is called.
+    pub psci: Option<Conduit>,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// Serial ports, in the order of the device tree.
+    pub uarts: Vec<UartNode>,
+    /// Which of them is the console, by its index.
+    pub console: Option<usize>,
+}
+
+/// How firmware is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conduit {
+    /// By SMC.
+    Smc,
+    /// By HVC: there is a hypervisor below already.
+    Hvc,
+}
+
+/// The interrupt controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gic {
+    /// `GICv3` or later.
+    V3 {
+        /// The distributor.
+        distributor: Span,
+        /// Regions of redistributors.
+        redistributors: Vec<Span>,
+    },
+    /// `GICv2` with the virtualization extensions.
+    V2 {
+        /// The distributor.
+        distributor: Span,
+        /// The processor's interface.
+        cpu: Span,
+        /// The hypervisor's interface to the list registers.
+        hypervisor: Span,
+        /// The interface that the guest gets in place of the processor's.
+        virtual_cpu: Span,
+    },
+}
+
+/// A serial port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UartNode {
+    /// Its node's path.
+    pub path: String,
+    /// Which kind.
+    pub kind: UartKind,
+    /// Its registers.
+    pub registers: Span,
+    /// Its interrupt's number at the GIC.
+    pub interrupt: Option<u32>,
+}
+
+/// Why a device tree cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BoardError {
+    /// It names no memory.
+    #[error("the device tree names no memory")]
+    NoMemory,
+    /// It names no processors.
+    #[error("the device tree names no processors")]
+    NoProcessors,
+    /// It names no GIC.
+    #[error(
+        "the device tree names no interrupt controller of a kind that is supported: GICv2 or GICv3"
+    )]
+    NoGic,
+    /// The GIC has no virtualization extensions, or they are not named.
+    #[error("the GICv2 has no virtualization extensions (GICH, GICV) in the device tree")]
+    NoVirtualGic,
+}
+
+impl Board {
+    /// Reads a device tree.
+    ///
+    /// # Errors
+    /// As [`BoardError`] says.
+    pub fn read(tree: &DeviceTree) -> Result<Self, BoardError> {
+        let mut found = Found::default();
+        let root = Cells::of(&tree.root);
+        found.visit(&tree.root, "", root, 0);
+        for reservation in &tree.memory_reservations {
+            let span = Span::new(reservation.address(), reservation.size());
+            found.reserved.push(span);
+        }
+        found.memory.sort_unstable();
+        if found.memory.is_empty() {
+            return Err(BoardError::NoMemory);
+        }
+        if found.processors.is_empty() {
+            return Err(BoardError::NoProcessors);
+        }
+        let console = console_path(tree);
+        let console =
+            console.and_then(|path| found.uarts.iter().position(|uart| uart.path == path));
+        Ok(Self {
+            memory: found.memory,
+            reserved: found.reserved,
+            processors: found.processors,
+            psci: found.psci,
+            gic: found.gic.unwrap_or(Err(BoardError::NoGic))?,
+            uarts: found.uarts,
+            console,
+        })
+    }
+
+    /// Chooses the serial port for the debug link: the one that `name` names by path, by the address
+    /// of its registers, or as `uartN` by its index; if none is named, the first that is not the
+    /// console and has an interrupt.
+    #[must_use]
+    pub fn debug_uart(&self, name: Option<&str>) -> Option<usize> {
+        let Some(name) = name else {
+            let mut usable = self.uarts.iter().enumerate();
+            return usable
+                .find(|(index, uart)| Some(*index) != self.console && uart.interrupt.is_some())
+                .map(|(index, _)| index);
+        };
+        let index = name
+            .strip_prefix("uart")
+            .and_then(|number| number.parse().ok());
+        let address = name.strip_prefix("0x");
+        let address = address.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let mut uarts = self.uarts.iter();
+        uarts
+            .position(|uart| uart.path == name || Some(uart.registers.start) == address)
+            .or(index.filter(|index| *index < self.uarts.len()))
+    }
+}
+
+/// The cells of addresses and sizes in a node's children.
+#[derive(Clone, Copy, Debug)]
+struct Cells {
+    address: usize,
+    size: usize,
+}
+
+impl Cells {
+    fn of(node: &DeviceTreeNode) -> Self {
+        let cells = |name, default| {
+            let value = value(node, name).and_then(|value| number(value, 0, 1));
+            value
+                .and_then(|value| usize::try_from(value).ok())
+                .unwrap_or(default)
+        };
+        Self {
+            address: cells("#address-cells", 2),
+            size: cells("#size-cells", 1),
+        }
+    }
+
+    /// Returns the ranges of a `reg`; wider numbers than 64 bits are of no bus that is looked at.
+    fn ranges(self, reg: &[u8]) -> Vec<Span> {
+        let row = self.address.saturating_add(self.size).saturating_mul(4);
+        if row == 0 || self.address > 2 || self.size > 2 {
+            return Vec::new();
+        }
+        let rows = reg.chunks_exact(row);
+        rows.filter_map(|row| {
+            let start = number(row, 0, self.address)?;
+            Some(Span::new(start, number(row, self.address, self.size)?))
+        })
+        .collect()
+    }
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found {
+    memory: Vec<Span>,
+    reserved: Vec<Span>,
+    processors: Vec<u64>,
+    psci: Option<Conduit>,
+    gic: Option<Result<Gic, BoardError>>,
+    uarts: Vec<UartNode>,
+}
+
+impl Found {
+    fn visit(&mut self, node: &DeviceTreeNode, path: &str, cells: Cells, depth: usize) {
+        if depth > MAX_DEPTH || !is_available(node) {
+            return;
+        }
+        self.take(node, path, cells);
+        let below = Cells::of(node);
+        // Addresses below a bus that renumbers them are not the processors'.
+        let is_same_bus = depth == 0
+            || path == "/reserved-memory"
+            || path == "/cpus"
+            || value(node, "ranges").is_some_and(<[u8]>::is_empty);
+        if !is_same_bus {
+            return;
+        }
+        for child in node.children() {
+            let path = alloc::format!("{path}/{}", child.name());
+            self.visit(child, &path, below, depth.saturating_add(1));
+        }
+    }
+
+    fn take(&mut self, node: &DeviceTreeNode, path: &str, cells: Cells) {
+        let reg = value(node, "reg").unwrap_or_default();
+        let kind = value(node, "device_type").map(text);
+        match kind.as_deref() {
+            Some("memory") => self.memory.extend(cells.ranges(reg)),
+            Some("cpu") => self.processors.extend(number(reg, 0, cells.address)),
+            _ => (),
+        }
+        if path.starts_with("/reserved-memory/") {
+            self.reserved.extend(cells.ranges(reg));
+        }
+        let names = value(node, "compatible").unwrap_or_default();
+        for name in names.split(|byte| *byte == 0) {
+            match name {
+                b"arm,psci" | b"arm,psci-0.2" | b"arm,psci-1.0" => self.psci = conduit(node),
+                b"arm,gic-v3" => self.gic = Some(gic_v3(cells.ranges(reg), node)),
+                b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => {
+                    self.gic = Some(gic_v2(&cells.ranges(reg)));
+                }
+                b"arm,pl011" | b"arm,sbsa-uart" => {
+                    return self.add_uart(UartKind::Pl011, node, path, cells);
+                }
+                b"ns16550" | b"ns16550a" | b"snps,dw-apb-uart" | b"nvidia,tegra20-uart" => {
+                    let shift = value(node, "reg-shift").and_then(|value| number(value, 0, 1));
+                    let shift = shift
+                        .and_then(|shift| u8::try_from(shift).ok())
+                        .unwrap_or(0);
+                    return self.add_uart(UartKind::Ns16550 { shift }, node, path, cells);
+                }
+                _ => (),
+            }
+        }
+    }
+
+    fn add_uart(&mut self, kind: UartKind, node: &DeviceTreeNode, path: &str, cells: Cells) {
+        let ranges = cells.ranges(value(node, "reg").unwrap_or_default());
+        let Some(registers) = ranges.first().copied() else {
+            return;
+        };
+        let interrupt = value(node, "interrupts").and_then(|value| {
+            let number_of = number(value, 1, 1).and_then(|number| u32::try_from(number).ok())?;
+            (number(value, 0, 1)? == 0).then(|| number_of.checked_add(FIRST_SPI))?
+        });
+        self.uarts.push(UartNode {
+            path: path.to_string(),
+            kind,
+            registers,
+            interrupt,
+        });
+    }
+}
+
+fn conduit(node: &DeviceTreeNode) -> Option<Conduit> {
+    match text(value(node, "method")?).as_str() {
+        "smc" => Some(Conduit::Smc),
+        "hvc" => Some(Conduit::Hvc),
+        _ => None,
+    }
+}
+
+fn gic_v3(ranges: Vec<Span>, node: &DeviceTreeNode) -> Result<Gic, BoardError> {
+    let regions = value(node, "#redistributor-regions").and_then(|value| number(value, 0, 1));
+    let regions = regions
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(1);
+    let (distributor, rest) = ranges.split_first().ok_or(BoardError::NoGic)?;
+    let redistributors: Vec<Span> = rest.iter().take(regions).copied().collect();
+    if redistributors.is_empty() {
+        return Err(BoardError::NoGic);
+    }
+    Ok(Gic::V3 {
+        distributor: *distributor,
+        redistributors,
+    })
+}
+
+fn gic_v2(ranges: &[Span]) -> Result<Gic, BoardError> {
+    match ranges {
+        [distributor, cpu, hypervisor, virtual_cpu, ..] => Ok(Gic::V2 {
+            distributor: *distributor,
+            cpu: *cpu,
+            hypervisor: *hypervisor,
+            virtual_cpu: *virtual_cpu,
+        }),
+        _ => Err(BoardError::NoVirtualGic),
+    }
+}
+
+fn is_available(node: &DeviceTreeNode) -> bool {
+    value(node, "status").is_none_or(|status| matches!(text(status).as_str(), "okay" | "ok"))
+}
+
+fn console_path(tree: &DeviceTree) -> Option<String> {
+    let chosen = tree.root.child("chosen")?;
+    let path = text(value(chosen, "stdout-path")?);
+    let path = path.split(':').next().unwrap_or_default();
+    if path.starts_with('/') {
+        return Some(path.into());
+    }
+    let aliases = tree.root.child("aliases")?;
+    value(aliases, path).map(text)
+}
+
+/// Returns the bytes of a property.
+pub(crate) fn value<'a>(node: &'a DeviceTreeNode, name: &str) -> Option<&'a [u8]> {
+    let property = node.properties().find(|property| property.name() == name)?;
+    property.value_as().ok()
+}
+
+/// Returns a property's text up to its first zero.
+fn text(value: &[u8]) -> String {
+    let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// Returns the number in `count` cells, at most two, from cell `first` on.
+fn number(value: &[u8], first: usize, count: usize) -> Option<u64> {
+    let start = first.checked_mul(4)?;
+    let cells = value.get(start..start.checked_add(count.checked_mul(4)?)?)?;
+    (count <= 2).then(|| {
+        cells
+            .iter()
+            .fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
+    })
+}
+
+#[cfg(test)]
+mod tests;
