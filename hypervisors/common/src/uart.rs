@@ -342,7 +342,7 @@ mod tests {
             port.registers
                 .received
                 .borrow_mut()
-                .extend(core::iter::repeat_n(0x400 | 0x100 | 0x800, 1000));
+                .extend(core::iter::repeat_n(0x500, 1000));
             assert_eq!(port.receive(), None);
             assert_eq!(port.damaged(), 64);
         }
