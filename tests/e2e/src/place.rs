@@ -99,6 +99,30 @@ impl Place {
         }
     }
 
+    /// Whether interrupts are held off while a vCPU is stepped. KVM on arm64 has no means for that.
+    #[must_use]
+    pub fn holds_interrupts(&self) -> bool {
+        match self {
+            Self::Host | Self::Board => true,
+            Self::Machine(machine) => machine.architecture() != Architecture::Arm64,
+        }
+    }
+
+    /// Whether a guest's clock stands while it is stopped. KVM on arm64 lets it go on.
+    #[must_use]
+    pub fn holds_time(&self) -> bool {
+        self.holds_interrupts()
+    }
+
+    /// What a Linux guest calls the serial port whose output [`crate::RunningGuest::output`] is.
+    #[must_use]
+    pub fn console(&self) -> &'static str {
+        match self {
+            Self::Host | Self::Machine(_) => "ttyS0",
+            Self::Board => "ttyAMA0",
+        }
+    }
+
     /// Ends this process's machines.
     pub(crate) fn end_machines() {
         MACHINES

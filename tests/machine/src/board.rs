@@ -53,6 +53,9 @@ pub struct Board {
 }
 
 impl Board {
+    /// The newest processor that QEMU has. It signs pointers by an algorithm of QEMU's own: the architecture's takes
+    /// QEMU longer than all else.
+    pub const PROCESSOR: &str = "max,pauth-impdef=on";
     /// The name of the debug link's socket in a board's directory.
     pub const DEBUG_SOCKET: &str = "debug";
     /// The name of the socket of QEMU's monitor (QMP) in a board's directory.
@@ -68,8 +71,7 @@ impl Board {
             cpus: 1,
             memory_mib: 512,
             gic: Gic::V3,
-            // Signatures of pointers by the architecture's own algorithm take QEMU longer than all else.
-            processor: "max,pauth-impdef=on".to_owned(),
+            processor: Self::PROCESSOR.to_owned(),
             level: StartLevel::El2,
         }
     }

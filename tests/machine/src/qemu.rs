@@ -139,7 +139,7 @@ impl Console {
 /// (`restrict=on` lets in what is forwarded and lets nothing out).
 fn arguments(kernel: &Path, directory: &Path, options: &MachineOptions) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
-    // Without a signature of pointers that takes QEMU longer than all else.
+    // Signatures of pointers by the architecture's own algorithm take QEMU longer than all else.
     let (processor, console) = match options.architecture {
         Architecture::X86_64 => ("-cpu max", "console=ttyS0 tsc=reliable"),
         Architecture::Arm64 => (
