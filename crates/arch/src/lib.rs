@@ -24,6 +24,7 @@ extern crate std;
 pub mod aarch64;
 mod address;
 mod architecture;
+mod disassembly;
 mod layout;
 mod memory;
 mod regions;
@@ -35,6 +36,7 @@ pub mod x86_64;
 
 pub use address::{Gpa, Gva};
 pub use architecture::{Architecture, PcError, WatchTiming};
+pub use disassembly::DisassembledLine;
 pub use layout::{FeatureSet, Layout, LayoutEntry, LayoutKind, RegisterError};
 pub use memory::PhysicalMemory;
 pub use regions::{Region, Regions, Spans};

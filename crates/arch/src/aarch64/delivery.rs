@@ -23,6 +23,9 @@ const SAME_LEVEL: u64 = 0x200;
 const LOWER_LEVEL: u64 = 0x400;
 const LOWER_LEVEL_AARCH32: u64 = 0x600;
 
+/// The length of one vector in bytes.
+pub const VECTOR_BYTES: u64 = 0x80;
+
 /// The length of the vector table in bytes.
 const VECTOR_TABLE_BYTES: u64 = 0x800;
 
@@ -57,8 +60,7 @@ impl Features {
 /// `esr` must fit the level that the vCPU is at, which some classes name.
 pub fn take_to_el1(registers: &mut RegisterFile, esr: Esr, far: Option<Gva>) {
     let before = Pstate::read(registers);
-    let offset = vector_offset(CpuMode::of(registers));
-    let vectors = Gva(registers.u64(registers::VBAR_EL1)).align_down(VBAR_ALIGNMENT_BYTES);
+    let vector = synchronous_vector(registers);
     registers.set_u64(registers::SPSR_EL1, before.into_bits());
     registers.set_u64(registers::ELR_EL1, registers.u64(registers::PC));
     registers.set_u64(registers::ESR_EL1, esr.into_bits());
@@ -68,15 +70,37 @@ pub fn take_to_el1(registers: &mut RegisterFile, esr: Esr, far: Option<Gva>) {
     registers::follow_stack_pointer(registers, RegisterGroup::General);
     after(before, Sctlr::read(registers), Features::of(registers)).write(registers);
     registers::follow_stack_pointer(registers, RegisterGroup::System);
-    registers.set_u64(registers::PC, vectors.wrapping_add(offset).0);
+    registers.set_u64(registers::PC, vector.0);
 }
 
-/// Returns whether `pc` is the first instruction of one of the vectors of synchronous exceptions.
+/// Returns whether `pc` is the first instruction of an exception vector. The group `System` must be
+/// loaded.
+#[must_use]
+pub fn is_vector(registers: &RegisterFile, pc: Gva) -> bool {
+    let offset = pc.0.wrapping_sub(vectors(registers).0);
+    offset < VECTOR_TABLE_BYTES && offset.is_multiple_of(VECTOR_BYTES)
+}
+
+/// Returns whether `pc` is the first instruction of one of the vectors of synchronous exceptions. The
+/// group `System` must be loaded.
 #[must_use]
 pub fn is_synchronous_vector(registers: &RegisterFile, pc: Gva) -> bool {
-    let vectors = Gva(registers.u64(registers::VBAR_EL1)).align_down(VBAR_ALIGNMENT_BYTES);
-    let offset = pc.0.wrapping_sub(vectors.0);
-    offset < VECTOR_TABLE_BYTES && offset.is_multiple_of(SAME_LEVEL)
+    is_vector(registers, pc)
+        && pc
+            .0
+            .wrapping_sub(vectors(registers).0)
+            .is_multiple_of(SAME_LEVEL)
+}
+
+/// Returns where a synchronous exception that the next instruction raises leads, if it is taken to
+/// EL1. The groups `General` and `System` must be loaded.
+#[must_use]
+pub fn synchronous_vector(registers: &RegisterFile) -> Gva {
+    vectors(registers).wrapping_add(vector_offset(CpuMode::of(registers)))
+}
+
+fn vectors(registers: &RegisterFile) -> Gva {
+    Gva(registers.u64(registers::VBAR_EL1)).align_down(VBAR_ALIGNMENT_BYTES)
 }
 
 fn vector_offset(mode: CpuMode) -> u64 {

@@ -1,8 +1,12 @@
 //! The exception syndrome: why an exception was taken.
 
+mod describe;
+
 use core::fmt;
 
 use bitfield_struct::bitfield;
+
+pub use describe::FaultStatus;
 
 use super::{control::stored_in, registers};
 use crate::{RegisterFile, RegisterId};

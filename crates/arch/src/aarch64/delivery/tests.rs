@@ -92,3 +92,17 @@ fn addresses_beside_the_vectors_are_none() {
         ));
     }
 }
+
+#[test]
+fn every_vector_is_told_from_what_is_beside_it() {
+    let mut file = file();
+    file.set_u64(r::VBAR_EL1, 0xffff_8000_0001_0800);
+    for vector in 0..16 {
+        let start = Gva(0xffff_8000_0001_0800 + vector * VECTOR_BYTES);
+        assert!(is_vector(&file, start));
+        assert!(!is_vector(&file, start.wrapping_add(4)));
+        assert_eq!(is_synchronous_vector(&file, start), vector % 4 == 0);
+    }
+    assert!(!is_vector(&file, Gva(0xffff_8000_0001_1000)));
+    assert!(!is_vector(&file, Gva(0xffff_8000_0001_0780)));
+}

@@ -76,3 +76,37 @@ fn classes_have_names_and_unknown_ones_a_number() {
         assert_eq!(ExceptionClass::from_bits(bits).into_bits(), bits & 0x3f);
     }
 }
+
+#[test]
+fn syndromes_are_put_into_words() {
+    for (bits, text) in [
+        (0x5600_0000, "SVC #0x0"),
+        (0xf200_0800, "BRK #0x800"),
+        (
+            0x9600_0046,
+            "data abort from the same level: translation fault, level 2, of a write",
+        ),
+        (
+            0x9200_000f,
+            "data abort from a lower level: permission fault, level 3, of a read",
+        ),
+        (
+            0x8600_000c,
+            "instruction abort from the same level: permission fault, level 0",
+        ),
+        // MRS x0, MIDR_EL1.
+        (
+            0x6230_0001,
+            "MSR, MRS or system instruction: read of s3_0_c0_c0_0",
+        ),
+        (0xd600_0062, "watchpoint from the same level, of a write"),
+        (0x0200_0000, "unknown reason"),
+        (0x3600_0003, "branch target exception, iss 0x3"),
+        (0xfc00_0000, "exception class 0x3f"),
+    ] {
+        assert_eq!(Esr::from_bits(bits).to_string(), text, "{bits:#x}");
+    }
+    for status in 0..64 {
+        assert!(!FaultStatus(status).to_string().is_empty());
+    }
+}

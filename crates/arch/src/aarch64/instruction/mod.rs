@@ -2,15 +2,18 @@
 //!
 //! A stepper must know the few instructions that see or change what single-stepping hides, or that do
 //! not make progress when they are stepped one by one; a watchpoint check must know which bytes an
-//! instruction accesses. Only A64 is decoded. Disassembly is not here.
+//! instruction accesses. Only A64 is decoded. Disassembly for people is left to the `yaxpeax-arm`
+//! crate.
 //!
 //! Source: Arm ARM, "A64 Instruction Set Encoding".
 
 mod class;
+mod disassembly;
 mod exclusive;
 mod operands;
 
 pub use class::{Branch, StepClass, SystemRegister};
+pub use disassembly::disassemble;
 pub use exclusive::{ExclusiveSequence, InnerLoop, MAX_SEQUENCE_INSTRUCTIONS};
 
 /// The length of every A64 instruction in bytes.

@@ -346,3 +346,37 @@ fn a_sequence_at_the_end_of_the_address_space_ends() {
     let found = ExclusiveSequence::at(Gva(u64::MAX - 7), &code).unwrap();
     assert_eq!(found.end, Gva(0));
 }
+
+#[test]
+fn instructions_are_written_with_the_addresses_they_refer_to() {
+    let words: [u32; 9] = [
+        0xd503_201f, // nop
+        0x9400_0010, // bl pc + 0x40
+        0x54ff_ffe0, // b.eq pc - 4
+        0xb000_0000, // adrp x0, page + 1
+        0x1000_0080, // adr x0, pc + 0x10
+        0x3618_0080, // tbz w0, #3, pc + 0x10
+        0x5800_0081, // ldr x1, pc + 0x10
+        0xf940_0420, // ldr x0, [x1, #8]
+        0xffff_ffff, // not allocated
+    ];
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let lines = disassemble(&bytes, 0xffff_8000_0008_0ff0, 9);
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "nop",
+            "bl 0xffff800000081034",
+            "b.eq 0xffff800000080ff4",
+            "adrp x0, 0xffff800000081000",
+            "adr x0, 0xffff800000081010",
+            "tbz w0, #0x3, 0xffff800000081014",
+            "ldr x1, 0xffff800000081018",
+            "ldr x0, [x1, #0x8]",
+            ".inst 0xffffffff",
+        ]
+    );
+    assert_eq!(lines[1].ip, 0xffff_8000_0008_0ff4);
+    assert_eq!(disassemble(&bytes[..7], 0, 9).len(), 1);
+}

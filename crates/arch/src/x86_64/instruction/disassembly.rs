@@ -6,6 +6,7 @@ use core::fmt::Write as _;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, IntelFormatter};
 
 use super::CodeSize;
+use crate::DisassembledLine;
 
 /// How instructions are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,20 +18,9 @@ pub enum Syntax {
     Intel,
 }
 
-/// One line of disassembly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Where the instruction starts.
-    pub ip: u64,
-    /// Its bytes, 1 to 15.
-    pub bytes: Vec<u8>,
-    /// Its text; `(bad)` for a byte that starts no instruction.
-    pub text: String,
-}
-
 /// Disassembles up to `max_lines` instructions at the start of `bytes`, which stand at `ip`.
 ///
-/// A byte that starts no instruction takes a line of its own. An instruction that the end of
+/// A byte that starts no instruction takes a line of its own, `(bad)`. An instruction that the end of
 /// `bytes` cuts off is left out.
 #[must_use]
 pub fn disassemble(
@@ -39,7 +29,7 @@ pub fn disassemble(
     ip: u64,
     max_lines: usize,
     syntax: Syntax,
-) -> Vec<Line> {
+) -> Vec<DisassembledLine> {
     let mut formatter = TextFormatter::new(syntax);
     let mut lines = Vec::new();
     let (mut rest, mut ip) = (bytes, ip);
@@ -56,7 +46,7 @@ pub fn disassemble(
         let Some((taken, tail)) = rest.split_at_checked(len_bytes) else {
             break;
         };
-        lines.push(Line {
+        lines.push(DisassembledLine {
             ip,
             bytes: taken.into(),
             text,

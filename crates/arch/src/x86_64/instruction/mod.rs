@@ -12,7 +12,7 @@ mod operands;
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 pub use class::StepClass;
-pub use disassembly::{Line, Syntax, disassemble};
+pub use disassembly::{Syntax, disassemble};
 pub use faults::Faults;
 pub use operands::{MemoryAccess, MemoryOperand};
 
