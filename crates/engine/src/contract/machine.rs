@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use trapline_arch::{Architecture, Gpa, PhysicalMemory, RegisterFile, RegisterGroup};
+use trapline_arch::{Gpa, PhysicalMemory, RegisterFile, RegisterGroup};
 
 use super::{Capabilities, VcpuId};
 
@@ -16,8 +16,6 @@ pub enum AccessError {
     Running,
     /// This hypervisor has no access to registers of that group.
     Unsupported,
-    /// The engine does not do this for guests of this architecture.
-    NotForArchitecture(Architecture),
     /// The hypervisor refused a value, such as a reserved bit in a control register. The number is
     /// the host's error code.
     Refused(i32),
@@ -29,9 +27,6 @@ impl core::fmt::Display for AccessError {
             Self::NoSuchVcpu => f.write_str("there is no such vCPU"),
             Self::Running => f.write_str("the vCPU is running"),
             Self::Unsupported => f.write_str("this hypervisor gives no access to that register"),
-            Self::NotForArchitecture(architecture) => {
-                write!(f, "this is not done for {architecture} guests")
-            }
             Self::Refused(code) => write!(f, "the hypervisor refused the value (error {code})"),
         }
     }

@@ -61,7 +61,10 @@ impl Family {
         (Self::Running, "Running"),
         (Self::Points, "Breakpoints and watchpoints"),
         (Self::Memory, "Memory and code"),
-        (Self::Paging, "Address translation and descriptor tables"),
+        (
+            Self::Paging,
+            "Address translation, descriptor tables and exceptions",
+        ),
         (Self::Symbols, "Symbols"),
         (Self::Session, "This session"),
     ];
@@ -118,6 +121,7 @@ const TABLE: &[&[Command]] = &[
     super::disassembly::COMMANDS,
     super::paging::COMMANDS,
     super::tables::COMMANDS,
+    super::vectors::COMMANDS,
     super::symbols::COMMANDS,
     super::settings::COMMANDS,
     super::help::COMMANDS,

@@ -5,14 +5,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-use trapline_arch::Gva;
-use trapline_arch::x86_64::instruction::{self, CodeSize, Syntax};
-use trapline_arch::x86_64::mode::CpuMode;
+use trapline_arch::x86_64::instruction::{CodeSize, Syntax};
 use trapline_arch::x86_64::segment::SegmentRegister;
+use trapline_arch::{Architecture, DisassembledLine, Gva, aarch64, x86_64};
 
 use super::commands::{Command, Completes, Family, LOOKS};
 use super::memory::{Space, nothing_at};
-use super::{Call, Failure};
+use super::{Call, Failure, fail};
 use crate::cpu::CONTROL;
 use crate::points::PointKind;
 
@@ -21,9 +20,6 @@ const DEFAULT_COUNT: u64 = 12;
 
 /// The most instructions that one command shows.
 const MAX_COUNT: usize = 512;
-
-/// How many of an instruction's bytes are shown; few have more.
-const SHOWN_BYTES: usize = 10;
 
 /// The shortest number in an operand that is taken for an address, in digits behind `0x`.
 const MIN_TARGET_DIGITS: usize = 3;
@@ -34,9 +30,9 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     arguments: "[ADDR [COUNT]]",
     completes: &[Completes::Address, Completes::Nothing],
     summary: "show code, from the pc on if no address is given",
-    details: "The code is read in the mode that the vCPU is in: 16, 32 or 64 bits. => marks the pc,\n\
-        * a breakpoint. Addresses are linear; where the code segment has a base, the targets of\n\
-        jumps are offsets in it.",
+    details: "The code is read in the mode that the vCPU is in, on x86 16, 32 or 64 bits. => marks\n\
+        the pc, * a breakpoint. Addresses are linear; where the code segment of x86 has a base, the\n\
+        targets of jumps are offsets in it.",
     family: Family::Memory,
     run: disassemble,
     ..LOOKS
@@ -65,30 +61,63 @@ fn disassemble(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 
 /// Code as the vCPU's mode has it.
 struct Mode {
-    size: CodeSize,
-    bits: u32,
+    code: Code,
     /// What is added to an offset in the code segment.
     base: u64,
     pc: Gva,
 }
 
+/// An instruction set.
+enum Code {
+    X86 { size: CodeSize, bits: u32 },
+    A64,
+}
+
+impl Code {
+    fn max_len_bytes(&self) -> usize {
+        match self {
+            Self::X86 { .. } => Architecture::X86_64.max_instruction_len_bytes(),
+            Self::A64 => Architecture::Aarch64.max_instruction_len_bytes(),
+        }
+    }
+
+    fn disassemble(&self, bytes: &[u8], ip: u64, count: usize) -> Vec<DisassembledLine> {
+        match self {
+            Self::X86 { size, .. } => {
+                x86_64::instruction::disassemble(bytes, *size, ip, count, Syntax::Att)
+            }
+            Self::A64 => aarch64::instruction::disassemble(bytes, ip, count),
+        }
+    }
+
+    /// How wide the bytes of an instruction are shown; few of x86 have more.
+    fn shown_bytes(&self) -> usize {
+        match self {
+            Self::X86 { .. } => 10,
+            Self::A64 => aarch64::instruction::LEN_BYTES,
+        }
+    }
+}
+
 /// Shows `count` instructions and returns the address behind them.
 pub(super) fn list(address: u64, count: usize, call: &mut Call<'_, '_>) -> Result<u64, Failure> {
     let mode = mode(call)?;
-    let len = count.saturating_mul(instruction::MAX_LEN_BYTES);
+    let len = count.saturating_mul(mode.code.max_len_bytes());
     let space = call.space();
     let code = call.fetch(space, address, len)?;
     if code.is_empty() {
         return Err(nothing_at(space, address));
     }
-    if mode.base != 0 {
+    if let Code::X86 { bits, .. } = mode.code
+        && mode.base != 0
+    {
+        let base = mode.base;
         call.out.line(format_args!(
-            "{}-bit code; the code segment begins at {:#x}",
-            mode.bits, mode.base
+            "{bits}-bit code; the code segment begins at {base:#x}"
         ));
     }
     let offset = address.wrapping_sub(mode.base);
-    let lines = instruction::disassemble(&code, mode.size, offset, count, Syntax::Att);
+    let lines = mode.code.disassemble(&code, offset, count);
     let breakpoints = breakpoints(call);
     let mut next = address;
     let mut symbol_shown = String::new();
@@ -109,8 +138,8 @@ pub(super) fn list(address: u64, count: usize, call: &mut Call<'_, '_>) -> Resul
             "  "
         };
         let point_mark = if breakpoints.contains(&at) { "*" } else { " " };
-        let bytes = bytes_column(&line.bytes);
-        let text = annotate(&line.text, mode.base, call);
+        let bytes = bytes_column(&line.bytes, mode.code.shown_bytes());
+        let text = annotate(&line.text, &mode, call);
         call.out.line(format_args!(
             "{pc_mark}{point_mark} {:016x}  {bytes}  {text}",
             at.0
@@ -126,20 +155,30 @@ pub(super) fn list(address: u64, count: usize, call: &mut Call<'_, '_>) -> Resul
 
 fn mode(call: &mut Call<'_, '_>) -> Result<Mode, Failure> {
     let vcpu = call.vcpu();
-    call.require_x86()?;
     let pc = call.context.pc(vcpu)?;
+    let architecture = call.context.core.config.architecture;
     let file = call.context.registers(vcpu, CONTROL)?;
-    let mode = CpuMode::of(file);
-    let base = match mode {
-        CpuMode::Long64 => 0,
-        _ => SegmentRegister::Cs.base(file),
-    };
-    Ok(Mode {
-        size: mode.into(),
-        bits: mode.code_bits(),
-        base,
-        pc,
-    })
+    match architecture {
+        Architecture::X86_64 => {
+            let mode = x86_64::CpuMode::of(file);
+            let base = match mode {
+                x86_64::CpuMode::Long64 => 0,
+                _ => SegmentRegister::Cs.base(file),
+            };
+            let (size, bits) = (mode.into(), mode.code_bits());
+            let code = Code::X86 { size, bits };
+            Ok(Mode { code, base, pc })
+        }
+        Architecture::Aarch64 => {
+            if let aarch64::CpuMode::Aarch32 { .. } = aarch64::CpuMode::of(file) {
+                return Err(fail!(
+                    "{vcpu} is in AArch32 state, whose code is not disassembled here"
+                ));
+            }
+            let code = Code::A64;
+            Ok(Mode { code, base: 0, pc })
+        }
+    }
 }
 
 fn breakpoints(call: &Call<'_, '_>) -> Vec<Gva> {
@@ -150,31 +189,35 @@ fn breakpoints(call: &Call<'_, '_>) -> Vec<Gva> {
         .collect()
 }
 
-fn bytes_column(bytes: &[u8]) -> String {
+fn bytes_column(bytes: &[u8], shown: usize) -> String {
     let mut text = String::new();
-    for byte in bytes.iter().take(SHOWN_BYTES) {
+    for byte in bytes.iter().take(shown) {
         let _ = write!(text, "{byte:02x} ");
     }
-    if bytes.len() > SHOWN_BYTES {
+    if bytes.len() > shown {
         text.push('+');
     }
-    let width = SHOWN_BYTES.saturating_mul(3);
+    let width = shown.saturating_mul(3);
     format!("{text:width$}")
 }
 
-/// Names the symbol behind the first address in an instruction's text.
-fn annotate(text: &str, base: u64, call: &Call<'_, '_>) -> String {
-    let symbol = target(text).map(|target| call.symbol(Gva(target.wrapping_add(base))));
+/// Names the symbol behind the address in an instruction's text.
+fn annotate(text: &str, mode: &Mode, call: &Call<'_, '_>) -> String {
+    let target = target(text, &mode.code);
+    let symbol = target.map(|target| call.symbol(Gva(target.wrapping_add(mode.base))));
     match symbol {
         Some(symbol) if !symbol.is_empty() => format!("{text}  <{symbol}>"),
         _ => text.into(),
     }
 }
 
-fn target(text: &str) -> Option<u64> {
-    // What a pc-relative operand comes to is behind the instruction, as a comment.
-    let operand = text.rsplit('#').next().unwrap_or(text);
-    let (_, behind) = operand.split_once("0x")?;
+fn target(text: &str, code: &Code) -> Option<u64> {
+    let (_, behind) = match code {
+        // What a pc-relative operand comes to is behind the instruction, as a comment.
+        Code::X86 { .. } => text.rsplit('#').next().unwrap_or(text).split_once("0x")?,
+        // The target of a branch is its last operand.
+        Code::A64 => text.rsplit_once("0x")?,
+    };
     let digits = behind.find(|character: char| !character.is_ascii_hexdigit());
     let digits = behind.get(..digits.unwrap_or(behind.len()))?;
     if digits.len() < MIN_TARGET_DIGITS {

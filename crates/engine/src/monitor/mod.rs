@@ -27,6 +27,7 @@ mod stops;
 mod symbols;
 mod tables;
 mod vcpus;
+mod vectors;
 
 #[cfg(test)]
 mod tests;
@@ -171,11 +172,11 @@ fn split(line: &str) -> Line<'_> {
 }
 
 impl<'a> Call<'a, '_> {
-    /// Refuses a command that shows what only x86 has, or what is only known of x86.
-    fn require_x86(&self) -> Result<(), Failure> {
+    /// Refuses a command that shows what only one architecture has, and names its counterpart.
+    fn require(&self, wanted: Architecture, what: &str, instead: &str) -> Result<(), Failure> {
         match self.context.core.config.architecture {
-            Architecture::X86_64 => Ok(()),
-            other @ Architecture::Aarch64 => Err(AccessError::NotForArchitecture(other).into()),
+            own if own == wanted => Ok(()),
+            other => Err(fail!("{other} has no {what}; {instead}")),
         }
     }
 

@@ -12,6 +12,7 @@ use super::output::Table;
 use super::{Call, Failure, fail, parse};
 use crate::contract::WatchKind;
 use crate::points::{MAX_POINTS, PointKey, PointKind, PointOwner, PointTable};
+use crate::session::points::slots_short;
 
 /// How many points have a number at most, planted or not: a debugger takes its breakpoints out at
 /// each stop, and they keep theirs.
@@ -246,6 +247,11 @@ fn list(call: &mut Call<'_, '_>) -> Result<(), Failure> {
         ]);
     }
     table.write(&mut call.out);
+    if let Some((vcpu, count)) = slots_short(call.context) {
+        call.out.line(format_args!(
+            "not all are in force on {vcpu}: the guest has come to use {count} of its debug registers"
+        ));
+    }
     Ok(())
 }
 

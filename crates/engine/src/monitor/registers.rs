@@ -18,7 +18,9 @@ use crate::session::Refusal;
 use crate::session::registers::set_pc;
 
 /// What `regs` can be asked for besides names of registers.
-const GROUPS: &[&str] = &["general", "system", "fpu", "vector", "debug", "msr", "all"];
+const GROUPS: &[&str] = &[
+    "general", "system", "fpu", "vector", "debug", "msr", "pauth", "all",
+];
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -27,7 +29,8 @@ pub(super) const COMMANDS: &[Command] = &[
         arguments: "[NAME|GROUP]...",
         completes: &[Completes::Register],
         summary: "show registers: the general ones, those named, or a group",
-        details: "Groups: general, system, fpu, vector, debug, msr, all.\n\
+        details: "Groups: general, system, fpu, vector, debug, msr, pauth, all. On AArch64 msr has the\n\
+            registers of timers and of identification.\n\
             Flags that are set are named behind the value.",
         family: Family::State,
         run: show,
@@ -60,7 +63,10 @@ fn show(call: &mut Call<'_, '_>) -> Result<(), Failure> {
             "fpu" => group(call, |register| register.set == "Floating Point Registers")?,
             "vector" => group(call, |register| register.set == "Vector Registers")?,
             "debug" => group(call, |register| register.group == RegisterGroup::Debug)?,
-            "msr" => group(call, |register| register.set == "Model-Specific Registers")?,
+            "msr" => group(call, |register| MSR_SETS.contains(&register.set))?,
+            "pauth" => group(call, |register| {
+                register.set == "Pointer Authentication Registers"
+            })?,
             "all" => {
                 general(call)?;
                 group(call, |register| register.set != GENERAL_SET)?;
@@ -75,6 +81,13 @@ fn show(call: &mut Call<'_, '_>) -> Result<(), Failure> {
 /// The set that the table of registers gives those that `regs` shows by itself.
 const GENERAL_SET: &str = "General Purpose Registers";
 
+/// The sets that `regs msr` shows.
+const MSR_SETS: [&str; 3] = [
+    "Model-Specific Registers",
+    "Timer Registers",
+    "Identification Registers",
+];
+
 /// Shows the general registers, the flags, the selectors, and where the pc stands.
 fn general(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     group(call, |register| {
@@ -84,7 +97,9 @@ fn general(call: &mut Call<'_, '_>) -> Result<(), Failure> {
         register.set == GENERAL_SET && register.group == RegisterGroup::System
     };
     let selectors = values(call, is_selector).numbers;
-    call.out.line(selectors.join("  "));
+    if !selectors.is_empty() {
+        call.out.line(selectors.join("  "));
+    }
     let vcpu = call.vcpu();
     let pc = call.context.pc(vcpu)?;
     let pc_register = call.context.core.config.architecture.pc_register();
@@ -239,7 +254,10 @@ fn set(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     if matches!(name, "pc" | "$pc") {
         let pc = call.evaluate(value)?;
         set_pc(vcpu, Gva(pc), call.context)?;
-        return one("rip", call);
+        let architecture = call.context.core.config.architecture;
+        let register = architecture.registers();
+        let register = register.get(usize::from(architecture.pc_register().0));
+        return register.map_or(Ok(()), |register| one(register.name, call));
     }
     let named = find(name, call)?;
     let register = named.register;

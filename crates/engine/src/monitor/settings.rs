@@ -102,9 +102,14 @@ impl LayoutChoice {
 }
 
 fn layout(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    call.require_x86()?;
+    let is_x86 = call.context.core.config.architecture == Architecture::X86_64;
     let chosen = match call.arguments.next() {
         None => None,
+        Some(word) if !is_x86 => {
+            return Err(fail!(
+                "'{word}' cannot be chosen: AArch64 guests have one layout"
+            ));
+        }
         Some("auto") => Some(LayoutChoice::Auto),
         Some("x86-64" | "x86_64" | "i386:x86-64") => Some(LayoutChoice::Fixed(LayoutKind::X86_64)),
         Some("i386") => Some(LayoutChoice::Fixed(LayoutKind::I386)),

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use trapline_arch::Gva;
+use trapline_arch::{Gva, WatchTiming};
 
 use super::symbols;
 use crate::contract::{StopReason, VcpuId, WatchKind};
@@ -59,7 +59,11 @@ pub(super) fn cause(reason: StopReason, context: &mut Context<'_>) -> String {
                 WatchKind::Read => "read",
                 WatchKind::Access => "accessed",
             };
-            format!("watchpoint{number}: {address} was {access}")
+            let when = match context.core.config.architecture.watch_timing() {
+                WatchTiming::BeforeAccess => "is about to be",
+                WatchTiming::AfterAccess => "was",
+            };
+            format!("watchpoint{number}: {address} {when} {access}")
         }
         StopReason::Ended(end) => format!("{end}"),
         StopReason::CannotStep => "this hypervisor cannot single-step".into(),

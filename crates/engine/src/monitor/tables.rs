@@ -1,13 +1,13 @@
-//! `idt` and `gdt`: the descriptor tables.
+//! `idt` and `gdt`: the descriptor tables of x86.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use trapline_arch::Gva;
 use trapline_arch::x86_64::control::Efer;
 use trapline_arch::x86_64::interrupts::{self, Gate, GateError, GateKind};
 use trapline_arch::x86_64::registers::{GDTR_BASE, GDTR_LIMIT, IDTR_BASE, IDTR_LIMIT};
 use trapline_arch::x86_64::segment::SegmentAttributes;
+use trapline_arch::{Architecture, Gva};
 
 use super::commands::{Command, Completes, Family, LOOKS};
 use super::output::Table;
@@ -29,7 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "idt",
         arguments: "[VECTOR]",
         completes: &[Completes::Nothing],
-        summary: "show where interrupts and exceptions lead",
+        summary: "show where interrupts and exceptions lead on x86",
         details: "Vectors without a gate are left out. IST is the entry of the interrupt stack table.",
         family: Family::Paging,
         run: idt,
@@ -37,7 +37,7 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "gdt",
-        summary: "show the segments of the global descriptor table",
+        summary: "show the segments of x86's global descriptor table",
         family: Family::Paging,
         run: gdt,
         ..LOOKS
@@ -45,7 +45,11 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn idt(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    call.require_x86()?;
+    call.require(
+        Architecture::X86_64,
+        "interrupt descriptor table",
+        "'vectors' shows where exceptions lead",
+    )?;
     let only = match call.arguments.next() {
         Some(text) => {
             let vector = parse::count(text, "vector")?;
@@ -114,7 +118,11 @@ fn gate_row(vector: u8, gate: Gate, call: &Call<'_, '_>) -> [String; 7] {
 }
 
 fn gdt(call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    call.require_x86()?;
+    call.require(
+        Architecture::X86_64,
+        "segments",
+        "'map' shows what is mapped",
+    )?;
     call.arguments.end()?;
     let (base, limit) = title("gdt", GDTR_BASE, GDTR_LIMIT, call)?;
     let vcpu = call.vcpu();

@@ -54,6 +54,8 @@ pub(crate) enum InsertError {
     NotMapped(Gva),
     /// All hardware slots are in use; the number is how many there are.
     NoFreeSlot(usize),
+    /// The guest itself uses so many of the processor's debug registers that none is left.
+    UsedByGuest(usize),
     /// The watched length is zero or too long for the hardware.
     BadLength(u64),
     /// This host has no slots for what was asked for.
@@ -85,6 +87,10 @@ impl fmt::Display for InsertError {
                     "all {count} hardware slots are in use; delete a hardware breakpoint or watchpoint first"
                 )
             }
+            Self::UsedByGuest(count) => write!(
+                f,
+                "the guest uses {count} of the processor's debug registers of that kind itself, so none is left"
+            ),
             Self::BadLength(len) => write!(
                 f,
                 "cannot watch {len} bytes: they do not fit into the hardware slots"

@@ -342,6 +342,16 @@ impl PointTable {
         }
     }
 
+    /// Returns how many slots for execution and how many for data are in use, and how many there are
+    /// of each.
+    pub(crate) fn slots_in_use(&self) -> [(usize, usize); 2] {
+        self.slot_limits().map(|range| {
+            let count = range.len();
+            let used = self.used_slots.get(range).unwrap_or_default();
+            (used.iter().filter(|used| **used).count(), count)
+        })
+    }
+
     fn take_slots(&mut self, points: &[HardwarePoint]) -> Result<Place, InsertError> {
         let [execute, data] = self.slot_limits();
         let mut used = self.used_slots;

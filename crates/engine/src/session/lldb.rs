@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
+use trapline_arch::aarch64::tags::{Half, PointerTags};
 use trapline_arch::{Architecture, GenericRole, LayoutEntry, LayoutKind, WatchTiming};
 use trapline_rsp::{Encoder, Request};
 
@@ -14,6 +15,10 @@ use super::registers::read_entry;
 use super::{Answer, Answered, Refusal, Session, reply};
 use crate::contract::VcpuId;
 use crate::core::Context;
+use crate::cpu::CONTROL;
+
+/// What Mach-O files call 64-bit Arm: `CPU_TYPE_ARM64`.
+const CPU_TYPE_ARM64: u32 = 0x0100_000c;
 
 impl Session {
     pub(super) fn answer_lldb(
@@ -109,6 +114,11 @@ impl Session {
         out.key_hex_text("triple", triple);
         out.key_display("ptrsize", pointer_bytes);
         out.key_text("endian", "little");
+        if context.core.config.architecture == Architecture::Aarch64 {
+            out.key_display("cputype", CPU_TYPE_ARM64);
+            out.key_display("cpusubtype", 0);
+            self.addressing_bits(out, context);
+        }
         let timing = match context.core.config.architecture.watch_timing() {
             WatchTiming::BeforeAccess => "before",
             WatchTiming::AfterAccess => "after",
@@ -126,7 +136,30 @@ impl Session {
         out.key_hex_text("triple", triple);
         out.key_text("endian", "little");
         out.key_display("ptrsize", pointer_bytes);
+        if context.core.config.architecture == Architecture::Aarch64 {
+            // Hexadecimal here, decimal in `qHostInfo`.
+            out.key_hex("cputype", CPU_TYPE_ARM64.into());
+            out.key_hex("cpusubtype", 0);
+        }
         Ok(Answer::Reply)
+    }
+
+    /// Says how many bits of a pointer are an address, in both halves: LLDB strips the others. They
+    /// are left out where they are not known yet, and LLDB then takes pointers as they are.
+    fn addressing_bits(&self, out: &mut Encoder<'_>, context: &mut Context<'_>) {
+        let Ok(file) = context.registers(self.selected, CONTROL) else {
+            return;
+        };
+        let tags = PointerTags::from_registers(file);
+        for (key, half) in [
+            ("low_mem_addressing_bits", Half::Lower),
+            ("high_mem_addressing_bits", Half::Upper),
+        ] {
+            let bits = tags.address_bits(half);
+            if bits < 64 {
+                out.key_display(key, bits);
+            }
+        }
     }
 
     /// Answers `jThreadsInfo`: what each vCPU stopped for, with its general registers, so that LLDB

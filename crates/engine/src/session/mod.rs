@@ -9,7 +9,7 @@ mod files;
 mod lldb;
 mod memory;
 mod needs;
-mod points;
+pub(crate) mod points;
 mod queries;
 mod regions;
 pub(crate) mod registers;

@@ -27,6 +27,7 @@ impl Session {
             | Request::Resume(_)
             | Request::Detach { .. }
             | Request::Offsets
+            | Request::HostInfo
             | Request::ProcessInfo => true,
             Request::Monitor(command) => monitor::needs_stopped(&command.to_vec()),
             Request::ReadMemory { .. }

@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use trapline_arch::Gva;
+use trapline_arch::aarch64::debug::DebugRegisters;
+use trapline_arch::{Architecture, Gva, RegisterGroups};
 use trapline_rsp::Encoder;
 use trapline_rsp::request::{Breakpoint, BreakpointType};
 
@@ -64,7 +65,15 @@ impl Session {
         };
         let is_memory = |gpa: &_| context.read_physical(*gpa, &mut [0]) == 1;
         let gpa = gpa.filter(is_memory);
-        Ok(context.core.points.insert(owner, key, terms, gpa)?)
+        let was_there = context.core.points.is_claimed_by(owner, key);
+        context.core.points.insert(owner, key, terms, gpa)?;
+        if let Some((_, count)) = slots_short(context)
+            && !was_there
+        {
+            context.core.points.remove(owner, key);
+            return Err(InsertError::UsedByGuest(count).into());
+        }
+        Ok(())
     }
 
     /// Answers `z`. Removing what is not there is no error: GDB may repeat itself (GDB manual,
@@ -95,6 +104,29 @@ impl Session {
             }
         })
     }
+}
+
+/// Returns a vCPU whose debug registers do not suffice for the debugger's points beside the guest's
+/// own, and how many of that kind the guest uses; the guest's come first (rule R9).
+///
+/// Only where execution and data have registers of their own, that is on AArch64: the debugger's
+/// points are put beside the guest's at each entry there.
+pub(crate) fn slots_short(context: &mut Context<'_>) -> Option<(VcpuId, usize)> {
+    let used = context.core.points.slots_in_use();
+    if context.core.config.architecture != Architecture::Aarch64
+        || used.iter().all(|(used, _)| *used == 0)
+    {
+        return None;
+    }
+    let vcpus: Vec<VcpuId> = context.core.run.vcpu_ids().collect();
+    vcpus.into_iter().find_map(|vcpu| {
+        let file = context.registers(vcpu, RegisterGroups::DEBUG).ok()?;
+        let (breakpoints, watchpoints) = DebugRegisters::read(file).in_use();
+        let kinds = used.into_iter().zip([breakpoints, watchpoints]);
+        let mut short = kinds
+            .filter(|((used, count), guests)| *used > 0 && used.saturating_add(*guests) > *count);
+        short.next().map(|(_, guests)| (vcpu, guests))
+    })
 }
 
 /// Refuses a point of which a byte is at an address that is not canonical for `vcpu`.

@@ -8,15 +8,18 @@
 //! | ERET to code that the guest itself steps loses the guest's SS | SS is taken from `SPSR_EL1` |
 //!
 //! A sequence of exclusive accesses never succeeds step by step. In a step over a range it counts as
-//! one step: the vCPU runs freely from the Load-Exclusive to breakpoints at the ways out.
+//! one step: the vCPU runs freely from the Load-Exclusive to breakpoints at the ways out, of which one
+//! is the handler of a fault in it.
 //!
 //! An exception of the guest's own is delivered as the processor would have, by changing registers.
 //!
 //! Source: Arm ARM, "Software Step exceptions", "Synchronization and semaphores".
 
+use alloc::vec::Vec;
+
 use trapline_arch::aarch64::control::{Dczid, Pstate};
-use trapline_arch::aarch64::debug::{Mdscr, Watchpoint, watch_hits};
-use trapline_arch::aarch64::delivery::{is_synchronous_vector, take_to_el1};
+use trapline_arch::aarch64::debug::{Access, DebugRegisters, Mdscr, Watchpoint, watch_hits};
+use trapline_arch::aarch64::delivery::{VECTOR_BYTES, is_vector, synchronous_vector, take_to_el1};
 use trapline_arch::aarch64::exception::{Esr, ExceptionClass, StepSyndrome, WatchpointSyndrome};
 use trapline_arch::aarch64::instruction::{
     ExclusiveSequence, Instruction, LEN_BYTES, MAX_SEQUENCE_INSTRUCTIONS, StepClass,
@@ -33,9 +36,6 @@ use crate::cpu::CONTROL;
 
 /// The fault status of debug exceptions in a syndrome.
 const DEBUG_FAULT_STATUS: u8 = 0b10_0010;
-
-/// The vectors are 128 bytes apart.
-const VECTOR_BYTES: u64 = 0x80;
 
 /// The length of the longest sequence of exclusive accesses in bytes.
 const MAX_SEQUENCE_BYTES: usize = MAX_SEQUENCE_INSTRUCTIONS * LEN_BYTES;
@@ -83,7 +83,7 @@ impl StepPlan {
         let level = CpuMode::of(file).level();
         if level == Some(ExceptionLevel::El1) && pc.offset_in(VECTOR_BYTES) == 0 {
             let file = run.cpu.ensure(&mut vcpu, CONTROL)?;
-            if is_synchronous_vector(file, pc) {
+            if is_vector(file, pc) {
                 return self.hide_in_saved_state(run, vcpu);
             }
         }
@@ -180,6 +180,11 @@ fn run_through_sequence(
             return Ok(false);
         }
     }
+    // A fault in the sequence would lead away. The guest returns to it when a breakpoint is missing
+    // here, and only then does the step end.
+    let file = run.cpu.ensure(&mut vcpu, CONTROL)?;
+    let fault = HardwarePoint::execute_at(Architecture::Aarch64, synchronous_vector(file));
+    planned.insert(fault, Role::Target, &run.capabilities);
     *slots = planned;
     Ok(true)
 }
@@ -209,6 +214,11 @@ pub(super) fn hit_of(
     }
 }
 
+/// Finds the watchpoints of the debugger's that an exception is of.
+///
+/// What the instruction accesses tells, if it touches one of them. Otherwise FAR decides, and it
+/// need not be a watched address: the guest's own watchpoints, which are in force beside these, are
+/// candidates too.
 fn watch_hit(
     run: &mut VcpuRun,
     mut vcpu: &mut dyn Vcpu,
@@ -216,33 +226,50 @@ fn watch_hit(
     far: Gva,
     syndrome: u64,
 ) -> Result<Hit, AccessError> {
-    let numbered: alloc::vec::Vec<(usize, Watchpoint)> = slots
+    let numbered: Vec<(usize, Watchpoint)> = slots
         .points()
         .iter()
         .filter_map(|(number, point)| Some((number, point.watchpoint()?)))
         .collect();
-    let watchpoints: alloc::vec::Vec<Watchpoint> =
-        numbered.iter().map(|(_, watchpoint)| *watchpoint).collect();
-    let pc = run.cpu.pc(&mut vcpu)?;
-    let space = run.cpu.address_space(&mut vcpu)?;
-    let mut code = [0; LEN_BYTES];
-    let read = space.read(vcpu.memory(), &run.points, pc, &mut code);
-    let file = run.cpu.ensure(&mut vcpu, CONTROL | RegisterGroups::MSR)?;
-    let instruction = Instruction::from_bytes(code.get(..read).unwrap_or_default());
-    let access = instruction.and_then(|instruction| instruction.access(file));
+    if numbered.is_empty() {
+        return Ok(Hit::default());
+    }
+    let access = access_at_pc(run, vcpu)?;
+    let far = run.cpu.address_space(&mut vcpu)?.untag(far);
+    let dczid = Dczid::read(run.cpu.ensure(&mut vcpu, RegisterGroups::MSR)?);
     // The number, where the processor gives one, is of its registers and not of these slots.
     let syndrome = WatchpointSyndrome::from_bits(Esr::from_bits(syndrome).iss()).with_wptv(false);
-    let hits = watch_hits(
-        &watchpoints,
-        space.untag(far),
-        syndrome,
-        access.as_slice(),
-        Dczid::read(file),
-    );
-    let addresses: alloc::vec::Vec<(usize, Gva)> = hits
-        .iter()
-        .filter_map(|hit| Some((numbered.get(hit.index)?.0, hit.address)))
-        .collect();
+    let mut watchpoints: Vec<Watchpoint> = numbered.iter().map(|(_, own)| *own).collect();
+    let touches = |own: &Watchpoint, access: &Access| {
+        own.control.lsc().meets(access.kind)
+            && own.lowest_watched(access.address, access.last()).is_some()
+    };
+    let is_plain = access.is_some_and(|access| watchpoints.iter().any(|own| touches(own, &access)));
+    if !is_plain {
+        let file = run.cpu.ensure(&mut vcpu, RegisterGroups::DEBUG)?;
+        watchpoints.extend(DebugRegisters::read(file).watchpoints);
+    }
+    let hits = watch_hits(&watchpoints, far, syndrome, access.as_slice(), dczid);
+    let has_rival = || {
+        watchpoints
+            .iter()
+            .skip(numbered.len())
+            .any(|own| own.control.e())
+    };
+    let addresses: Vec<(usize, Gva)> = if hits.is_empty() && !has_rival() {
+        // Nobody else's, so it is of the nearest, whatever it is that led there.
+        let nearest = numbered
+            .iter()
+            .min_by_key(|(_, own)| own.value.abs_diff(far.0));
+        nearest
+            .map(|(number, _)| (*number, far))
+            .into_iter()
+            .collect()
+    } else {
+        let own = hits.iter();
+        own.filter_map(|hit| Some((numbered.get(hit.index)?.0, hit.address)))
+            .collect()
+    };
     Ok(Hit {
         slots: addresses
             .iter()
@@ -250,6 +277,17 @@ fn watch_hit(
         addresses,
         ..Hit::default()
     })
+}
+
+/// Returns what the instruction at the pc accesses, if that is known.
+fn access_at_pc(run: &mut VcpuRun, mut vcpu: &mut dyn Vcpu) -> Result<Option<Access>, AccessError> {
+    let pc = run.cpu.pc(&mut vcpu)?;
+    let space = run.cpu.address_space(&mut vcpu)?;
+    let mut code = [0; LEN_BYTES];
+    let read = space.read(vcpu.memory(), &run.points, pc, &mut code);
+    let file = run.cpu.ensure(&mut vcpu, CONTROL | RegisterGroups::MSR)?;
+    let instruction = Instruction::from_bytes(code.get(..read).unwrap_or_default());
+    Ok(instruction.and_then(|instruction| instruction.access(file)))
 }
 
 fn bit(number: usize) -> u32 {

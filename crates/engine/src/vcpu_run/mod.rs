@@ -178,7 +178,7 @@ impl VcpuRun {
     /// Takes up a resume. The vCPU is stopped, and its registers may have changed since it did.
     pub fn begin(&mut self, request: ResumeRequest) {
         self.action = request.action;
-        self.points = request.points;
+        let former = core::mem::replace(&mut self.points, request.points);
         self.cpu.invalidate();
         self.guards = x86_64::GuardCache::default();
         self.others_are_held = false;
@@ -190,9 +190,23 @@ impl VcpuRun {
         if !self.owes_pass {
             self.met_watchpoints = 0;
         }
+        self.forget_replaced_watchpoints(&former);
         self.state = State::Ready {
             first: First::owed(self.owes_pass),
         };
+    }
+
+    /// Takes slots from those that the next instruction has met that hold something else by now.
+    fn forget_replaced_watchpoints(&mut self, former: &PointSet) {
+        if self.met_watchpoints == 0 {
+            return;
+        }
+        let point = |set: &PointSet, slot| set.hardware_points().slot(slot);
+        let unchanged = |slot| point(former, slot) == point(&self.points, slot);
+        self.met_watchpoints &= (0..u32::BITS)
+            .zip(0..)
+            .filter(|(_, slot)| unchanged(*slot))
+            .fold(0, |kept, (bit, _)| kept | 1_u32.unbounded_shl(bit));
     }
 
     /// Says what to do next.

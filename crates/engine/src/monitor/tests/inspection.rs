@@ -95,7 +95,7 @@ fn registers_are_shown_by_name_and_group() {
         &mut world,
         "regs r16",
         "error: there is no register or group 'r16'; the groups are general, system, fpu, vector, \
-         debug, msr, all",
+         debug, msr, pauth, all",
     );
 }
 

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use trapline_arch::aarch64::debug::{DebugRegisters, LoadStore, Watchpoint, split_watch};
 use trapline_arch::aarch64::registers::{
     CPSR, ELR_EL1, ESR_EL1, FAR_EL1, MDSCR_EL1, PC, SPSR_EL1, VBAR_EL1, X1,
 };
@@ -294,24 +295,132 @@ fn a_watchpoint_stops_before_the_access_and_is_passed_by_a_step_without_it() {
     assert_eq!(entry.hardware.iter().count(), 2);
 }
 
+/// Sets a watchpoint of the guest's own on the doubleword at `address`.
+fn watch_as_guest(model: &mut Model, address: u64) {
+    let piece = split_watch(Gva(address), 8, 1).unwrap();
+    let mut own = DebugRegisters::default();
+    own.watchpoints[2] = Watchpoint::on(piece[0], LoadStore::Both);
+    own.write(&mut model.file);
+}
+
 #[test]
 fn a_watchpoint_of_the_guests_own_reaches_the_guest() {
+    // The debugger's is so near that FAR could be of either; the instruction tells, or, if it is none
+    // that is known, the nearer one has it.
+    for (instruction, far) in [(STORE, 0xa00), (NOP, 0xa00)] {
+        let mut model = Model::at(&[instruction]);
+        model.file.set_u64(X1, 0xa00);
+        watch_as_guest(&mut model, 0xa00);
+        let watch = PointKind::Watchpoint(WatchKind::Access);
+        let set = points(&model, &[(watch, 0xa10, 8)]);
+        let mut run = begin(ResumeAction::Continue, set);
+        enter(&mut run, &mut model);
+        let hit = VmExit::Watchpoint {
+            address: Gva(far),
+            syndrome: 0xd200_0062,
+        };
+        run.handle_exit(&mut model, hit);
+        enter(&mut run, &mut model);
+        assert_eq!(model.pc(), VECTORS + 0x200);
+        assert_eq!(model.file.u64(FAR_EL1), far);
+        // Watchpoint, same level, write.
+        assert_eq!(model.file.u64(ESR_EL1), 0xd600_0062);
+    }
+}
+
+#[test]
+fn a_watchpoint_that_both_have_stops_and_then_reaches_the_guest() {
     let mut model = Model::at(&[STORE]);
     model.file.set_u64(X1, 0xa00);
-    let watch = PointKind::Watchpoint(WatchKind::Access);
-    let set = points(&model, &[(watch, 0x900, 8)]);
-    let mut run = begin(ResumeAction::Continue, set);
+    watch_as_guest(&mut model, 0xa00);
+    let watch = PointKind::Watchpoint(WatchKind::Write);
+    let set = points(&model, &[(watch, 0xa04, 1)]);
+    let mut run = begin(ResumeAction::Continue, Arc::clone(&set));
     enter(&mut run, &mut model);
     let hit = VmExit::Watchpoint {
         address: Gva(0xa00),
-        syndrome: 0xd200_0062,
+        syndrome: 0xd600_0062,
     };
     run.handle_exit(&mut model, hit);
-    enter(&mut run, &mut model);
+    let expected = StopReason::Watchpoint {
+        kind: WatchKind::Write,
+        watched: Gva(0xa04),
+        address: Gva(0xa04),
+    };
+    assert_eq!(stop(&mut run, &mut model), expected);
+    run.begin(ResumeRequest {
+        action: ResumeAction::Continue,
+        pass_first: PassFirst::Yes,
+        points: set,
+    });
+    let entry = enter(&mut run, &mut model);
+    assert!(entry.step && entry.hardware.is_empty());
+    run.handle_exit(&mut model, hit);
+    assert!(!enter(&mut run, &mut model).step);
     assert_eq!(model.pc(), VECTORS + 0x200);
-    assert_eq!(model.file.u64(FAR_EL1), 0xa00);
-    // Watchpoint, same level, write.
-    assert_eq!(model.file.u64(ESR_EL1), 0xd600_0062);
+    assert_eq!(model.file.u64(ELR_EL1), 0x100);
+}
+
+#[test]
+fn a_hit_of_an_access_that_is_not_known_is_of_the_only_watchpoint() {
+    let mut model = Model::at(&[NOP]);
+    let watch = PointKind::Watchpoint(WatchKind::Read);
+    let set = points(&model, &[(watch, 0xa00, 8)]);
+    let mut run = begin(ResumeAction::Continue, set);
+    enter(&mut run, &mut model);
+    let hit = VmExit::Watchpoint {
+        address: Gva(0xb00),
+        syndrome: 0xd600_0022,
+    };
+    run.handle_exit(&mut model, hit);
+    let expected = StopReason::Watchpoint {
+        kind: WatchKind::Read,
+        watched: Gva(0xa00),
+        address: Gva(0xb00),
+    };
+    assert_eq!(stop(&mut run, &mut model), expected);
+}
+
+#[test]
+fn a_watchpoint_that_took_the_place_of_one_that_was_met_is_met() {
+    let mut model = Model::at(&[STORE]);
+    model.file.set_u64(X1, 0xa00);
+    let watch = PointKind::Watchpoint(WatchKind::Write);
+    let former = points(&model, &[(watch, 0xa00, 4)]);
+    let mut run = begin(ResumeAction::Continue, former);
+    enter(&mut run, &mut model);
+    let hit = VmExit::Watchpoint {
+        address: Gva(0xa00),
+        syndrome: 0xd600_0062,
+    };
+    run.handle_exit(&mut model, hit);
+    stop(&mut run, &mut model);
+    run.begin(ResumeRequest {
+        action: ResumeAction::Step,
+        pass_first: PassFirst::Yes,
+        points: points(&model, &[(watch, 0xa04, 4)]),
+    });
+    let entry = enter(&mut run, &mut model);
+    let on: Vec<_> = entry
+        .hardware
+        .iter()
+        .map(|(_, point)| point.address)
+        .collect();
+    assert_eq!(on, [Gva(0xa04)]);
+}
+
+#[test]
+fn the_step_bit_is_cleared_whatever_exception_a_step_has_met() {
+    for vector in (0..0x800).step_by(0x80) {
+        let mut model = Model::at(&[NOP]);
+        let mut run = begin(ResumeAction::Step, Arc::default());
+        enter(&mut run, &mut model);
+        model.file.set_u64(PC, VECTORS + vector);
+        model.file.set_u64(SPSR_EL1, SS | EL1H);
+        run.handle_exit(&mut model, STEPPED);
+        stop(&mut run, &mut model);
+        assert_eq!(model.file.u64(SPSR_EL1), EL1H, "vector {vector:#x}");
+    }
 }
 
 #[test]
@@ -349,7 +458,8 @@ fn a_sequence_of_exclusive_accesses_is_one_step_of_a_range() {
         .iter()
         .map(|(_, point)| point.address)
         .collect();
-    assert_eq!(targets, [Gva(0x10c)]);
+    // Behind the sequence, and where a fault in it leads.
+    assert_eq!(targets, [Gva(0x10c), Gva(VECTORS + 0x200)]);
     model.file.set_u64(PC, 0x10c);
     run.handle_exit(&mut model, VmExit::HardwareBreakpoint);
     assert_eq!(stop(&mut run, &mut model), StopReason::Step);
