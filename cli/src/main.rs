@@ -1,5 +1,6 @@
 //! `trapline`: boots a guest under the debug server, and talks to such a server.
 
+mod bundle;
 mod bus;
 mod client;
 mod info;
@@ -28,6 +29,8 @@ enum Command {
     Shell(shell::ShellArguments),
     /// Writes the guest kernel's symbols, at their run-time addresses, to a file for debuggers
     Symbols(symbols::SymbolsArguments),
+    /// Puts a bare-metal hypervisor and its guest into one image
+    Bundle(bundle::BundleArguments),
     /// Shows what this machine can do for a debugger, and what is lost where it cannot
     Info(info::InfoArguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Shell(arguments) => shell::main(&arguments),
         Command::Symbols(arguments) => symbols::main(&arguments),
+        Command::Bundle(arguments) => bundle::main(&arguments),
         Command::Info(arguments) => info::main(&arguments),
     };
     result.unwrap_or_else(|error| {
