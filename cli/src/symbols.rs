@@ -1,5 +1,7 @@
 //! `trapline symbols`: the guest kernel's symbols as a file.
 
+mod image;
+
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +23,10 @@ pub(crate) struct SymbolsArguments {
     /// there is one]
     #[arg(value_name = "ADDRESS", value_parser = parse_address)]
     address: Option<ListenAddress>,
+    /// Take the symbols from the file of the kernel that runs, an arm64 Linux Image, for a server that has no room
+    /// for them: one in a hypervisor
+    #[arg(long, value_name = "IMAGE")]
+    kernel: Option<PathBuf>,
     /// Where to write the symbols, as an ELF file
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -36,7 +42,14 @@ pub(crate) fn main(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
         None => only_server(&crate::runtime_folder())?,
     };
     let mut client = Client::connect(&address, |_| {})?;
-    let content = read(&mut client)?;
+    let content = match &arguments.kernel {
+        Some(kernel) => {
+            let file = fs::read(kernel)
+                .with_context(|| format!("{}: cannot read it", kernel.display()))?;
+            image::read(&mut client, &file).with_context(|| kernel.display().to_string())?
+        }
+        None => read(&mut client)?,
+    };
     let count = symbol_count(&content)?;
     let system = system(&mut client)?;
     write(&arguments.output, &content)

@@ -25,7 +25,7 @@ use crate::{
 const DEFAULTS: [(&str, &str); 2] = [("--console", "none"), ("--memory", "16M")];
 
 /// What the hypervisor for EL2 says on the console when it takes debuggers and enters the guest.
-const HYPERVISOR_IS_UP: &str = "trapline-el2: ";
+const HYPERVISOR_IS_UP: &str = "the guest begins at";
 
 /// What to boot.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ impl GuestBuilder {
         self
     }
 
-    /// With more options of `trapline run`.
+    /// With more options of `trapline run`. On a board they say nothing.
     #[must_use]
     pub fn options(mut self, options: &[&str]) -> Self {
         self.more
@@ -250,7 +250,7 @@ impl GuestBuilder {
         if !self.runs_at_once {
             command.arg("--wait");
         }
-        command.args(&self.more).arg("-o").arg(bundle);
+        command.arg("-o").arg(bundle);
         let mut process = LocalProcess::start(&mut command, &self.transcript, "bundle")?;
         let status = process.wait(LIMIT)?;
         ensure!(status == 0, "trapline bundle: {}", process.text());

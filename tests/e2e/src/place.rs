@@ -99,6 +99,12 @@ impl Place {
         }
     }
 
+    /// Whether the server offers a file with the symbols of a stock kernel. A hypervisor has no room for it.
+    #[must_use]
+    pub fn offers_symbols(&self) -> bool {
+        !matches!(self, Self::Board)
+    }
+
     /// Whether interrupts are held off while a vCPU is stepped. KVM on arm64 has no means for that.
     #[must_use]
     pub fn holds_interrupts(&self) -> bool {
@@ -108,10 +114,10 @@ impl Place {
         }
     }
 
-    /// Whether a guest's clock stands while it is stopped. KVM on arm64 lets it go on.
+    /// Whether a guest's clock stands while it is stopped. On Arm it goes on yet.
     #[must_use]
     pub fn holds_time(&self) -> bool {
-        self.holds_interrupts()
+        self.architecture() == Architecture::X86_64
     }
 
     /// What a Linux guest calls the serial port whose output [`crate::RunningGuest::output`] is.
