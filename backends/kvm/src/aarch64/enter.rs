@@ -21,7 +21,7 @@ use crate::run::{Entered, Surroundings};
 const MAX_COMPLETIONS: usize = 64;
 
 /// A step that has ended.
-const STEPPED: VmExit = VmExit::Debug {
+pub(super) const STEPPED: VmExit = VmExit::Debug {
     step: true,
     slots: 0,
     data_address: None,
@@ -35,7 +35,13 @@ impl KvmVcpu {
         if let Some(end) = self.ended {
             return Entered::Exit(VmExit::Ended(end));
         }
-        let entered = self.mode(entry).and_then(|mode| self.run(&mode, around));
+        let entered = self.mode(entry).and_then(|mode| {
+            if entry.step && entry.hold_interrupts {
+                self.step_without_interrupts(&mode, around)
+            } else {
+                self.run(&mode, around)
+            }
+        });
         entered.unwrap_or_else(|error| {
             let code = RUN_ERROR.saturating_add(error.errno().unsigned_abs().into());
             Entered::Exit(self.end(GuestEnd::InternalError(code)))
@@ -52,7 +58,12 @@ impl KvmVcpu {
         must_look(entry)
     }
 
-    fn run(&mut self, mode: &Mode, around: &Surroundings<'_>) -> Result<Entered, errno::Error> {
+    /// Stays in the guest until there is something for the debugger.
+    pub(super) fn run(
+        &mut self,
+        mode: &Mode,
+        around: &Surroundings<'_>,
+    ) -> Result<Entered, errno::Error> {
         // A device has answered, and the instruction that asked is not complete.
         let mut incomplete = false;
         loop {

@@ -4,6 +4,7 @@ mod device;
 mod enter;
 mod features;
 mod guest_debug;
+mod hold;
 mod one_reg;
 mod probe;
 mod registers;

@@ -45,6 +45,8 @@ pub(super) const SP_EL0: OneReg =
     core_64(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, sp));
 /// The stack pointer of EL1.
 pub(super) const SP_EL1: OneReg = core_64(offset_of!(kvm_regs, sp_el1));
+/// The virtual counter.
+pub(super) const COUNTER: OneReg = system(3, 3, 14, 3, 2);
 /// `MPIDR_EL1`.
 pub(super) const MPIDR: OneReg = system(3, 0, 0, 0, 5);
 /// `ID_AA64DFR0_EL1`.
@@ -156,7 +158,7 @@ pub(super) const DEBUG: [(RegisterId, OneReg); 2] = [
 /// its comparator, which are exchanged (KVM API, "arm64 system registers").
 pub(super) const OTHER: [(RegisterId, OneReg); 28] = [
     (ids::CNTKCTL_EL1, system(3, 0, 14, 1, 0)),
-    (ids::CNTVCT_EL0, system(3, 3, 14, 3, 2)),
+    (ids::CNTVCT_EL0, COUNTER),
     (ids::CNTV_CTL_EL0, system(3, 3, 14, 3, 1)),
     (ids::CNTV_CVAL_EL0, system(3, 3, 14, 0, 2)),
     (ids::CNTP_CTL_EL0, system(3, 3, 14, 2, 1)),

@@ -47,12 +47,12 @@ pub(crate) fn examine(kvm: &Kvm, kind: HostKind) -> io::Result<Found> {
         } else {
             StepMethod::None
         },
-        holds_interrupts: false,
+        holds_interrupts: steps && trials.held_mask.passed(),
         software_breakpoints: trials.breakpoint.passed(),
         hardware_breakpoints: working(trials.execution.passed(), numbers.breakpoints),
         watchpoints: working(trials.watch.passed(), numbers.watchpoints),
         slots_are_shared: false,
-        hides_pauses: false,
+        hides_pauses: true,
     };
     Ok(Found {
         findings: findings(&numbers, &trials, changes_threads),
@@ -136,11 +136,11 @@ fn tried(trials: &Trials) -> Vec<Finding> {
             lost: "a breakpoint that the guest sets in its own debug registers while the debugger \
                    uses slots takes some milliseconds to come into force",
         },
-        Finding {
-            subject: "interrupts are held off in a step",
-            state: FindingState::Absent("KVM offers nothing for it on AArch64".to_owned()),
-            lost: "a step may end in an interrupt handler",
-        },
+        trial(
+            "interrupts are held off in a step (PSTATE.I, hidden)",
+            &trials.held_mask,
+            "a step may end in an interrupt handler",
+        ),
     ]
 }
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use kvm_bindings::{KVM_ARM_VCPU_PSCI_0_2, kvm_vcpu_init};
 use kvm_ioctls::{Kvm, VmFd};
-use trapline_arch::{Gpa, Gva};
+use trapline_arch::aarch64::registers as ids;
+use trapline_arch::{Gpa, Gva, RegisterGroup};
 use trapline_engine::contract::GuestMemory;
 use trapline_engine::{
     Capabilities, Entry, GuestEnd, HardwarePoint, HardwarePoints, PointAccess, VcpuId, VmExit,
@@ -50,6 +51,13 @@ const READ_ID: u32 = 0xd538_0704;
 /// all the same.
 const PSTATE: u64 = 0x3c5;
 
+/// PSTATE.I
+const MASK_I: u64 = 1 << 7;
+/// PSTATE.SS, which the engine hides.
+const SS: u64 = 1 << 21;
+/// `svc #0`
+const SVC: u32 = 0xd400_0001;
+
 /// How a vCPU that waits instead of ending a trial is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -69,6 +77,8 @@ pub(crate) struct Trials {
     pub(crate) execution: Trial,
     pub(crate) watch: Trial,
     pub(crate) breakpoint: Trial,
+    /// What masks interrupts for a step does not show after it.
+    pub(crate) held_mask: Trial,
     /// What it costs to run the vCPU on another thread than before.
     pub(crate) thread_change: Option<Duration>,
 }
@@ -99,6 +109,11 @@ impl DeviceBus for TrialBus {
 pub(crate) struct TrialGuest {
     vcpu: KvmVcpu,
     gate: Gate,
+    /// Where the next trial's code goes. No code is written over another: QEMU, in which KVM may run,
+    /// may go on with the old one while it steps.
+    next_code: u64,
+    /// Where this trial's code is.
+    code: u64,
     memory: Arc<GuestRam<Arc<GuestMemoryMmap>>>,
     /// Before what refers to it.
     _vm: VmFd,
@@ -127,6 +142,8 @@ impl TrialGuest {
         Ok(Self {
             vcpu,
             gate: Gate::new(vec![control]),
+            next_code: CODE,
+            code: CODE,
             memory,
             _vm: vm,
         })
@@ -141,6 +158,7 @@ impl TrialGuest {
             execution: self.try_execution(),
             watch: self.try_watch(),
             breakpoint: self.try_breakpoint(),
+            held_mask: self.try_held_mask(),
             thread_change: self.time_thread_change(),
         }
     }
@@ -149,11 +167,13 @@ impl TrialGuest {
     fn prepare(&mut self, code: &[u32]) -> Result<(), errno::Error> {
         let words = code.iter().chain([&STORE_END]);
         let bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
-        self.memory.write_physical(Gpa(CODE), &bytes);
+        self.code = self.next_code;
+        self.next_code += bytes.len() as u64;
+        self.memory.write_physical(Gpa(self.code), &bytes);
         self.vcpu.revive();
         self.vcpu.disarm()?;
         for (register, value) in [
-            (one_reg::PC, CODE),
+            (one_reg::PC, self.code),
             (one_reg::PSTATE, PSTATE),
             (one_reg::x(1), DATA),
             (one_reg::x(2), MMIO),
@@ -198,7 +218,7 @@ impl TrialGuest {
     ) -> Result<Trial, errno::Error> {
         self.prepare(code)?;
         let exit = self.enter(entry);
-        let moved = one_reg::read(&self.vcpu.fd, one_reg::PC)?.wrapping_sub(CODE);
+        let moved = one_reg::read(&self.vcpu.fd, one_reg::PC)?.wrapping_sub(self.code);
         Ok(if exit.is_some_and(is_expected) && moved == offset {
             Trial::Passed
         } else {
@@ -218,14 +238,14 @@ impl TrialGuest {
         }
         let exit = self.enter(&entry);
         match one_reg::read(&self.vcpu.fd, one_reg::PC) {
-            Ok(pc) if pc == CODE + 8 && exit == Some(STEPPED) => Trial::Passed,
+            Ok(pc) if pc == self.code + 8 && exit == Some(STEPPED) => Trial::Passed,
             pc => Trial::Failed(format!("the step behind it ends with {exit:?} at {pc:x?}")),
         }
     }
 
     fn try_execution(&mut self) -> Trial {
         let entry = Entry {
-            hardware: only(PointAccess::Execute, CODE + 4),
+            hardware: only(PointAccess::Execute, self.next_code + 4),
             ..Entry::default()
         };
         or_error(self.check(&[NOP, NOP], &entry, VmExit::HardwareBreakpoint, 4))
@@ -254,6 +274,30 @@ impl TrialGuest {
             ..Entry::default()
         };
         or_error(self.check(&[NOP, BRK], &entry, VmExit::BreakpointInstruction, 4))
+    }
+
+    /// Steps with interrupts held off, over an instruction that goes on and over one that faults, and
+    /// looks whether the guest could see it.
+    fn try_held_mask(&mut self) -> Trial {
+        let entry = Entry {
+            step: true,
+            hold_interrupts: true,
+            ..Entry::default()
+        };
+        let result = self.prepare(&[NOP, SVC]).and_then(|()| {
+            let unmasked = PSTATE & !MASK_I;
+            one_reg::write(&self.vcpu.fd, one_reg::PSTATE, unmasked)?;
+            let exits = (self.enter(&entry), self.enter(&entry));
+            let file = self.vcpu.known(RegisterGroup::System)?;
+            let saved = file.u64(ids::SPSR_EL1);
+            let is_stepped = exits == (Some(STEPPED), Some(STEPPED));
+            Ok(if is_stepped && saved & !SS == unmasked {
+                Trial::Passed
+            } else {
+                Trial::Failed(format!("{exits:?}, and the guest sees {saved:#x}"))
+            })
+        });
+        or_error(result)
     }
 
     /// Runs the vCPU on this thread, on another and on this again. Kernels before Linux 6.12 wait

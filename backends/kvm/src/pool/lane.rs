@@ -87,6 +87,14 @@ impl Lane {
     }
 }
 
+/// The time during which no vCPU runs.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    since: Instant,
+    /// What the guest's counter was then, where it has one that can be set.
+    counter: u64,
+}
+
 /// What all threads of a pool share.
 pub(crate) struct Shared {
     pub(super) gate: Gate,
@@ -95,8 +103,10 @@ pub(crate) struct Shared {
     listener: Arc<dyn StopListener>,
     /// Who has vCPUs look at the guest's debug registers.
     pub(super) lookout: Lookout,
-    /// How many resumes are under way.
+    /// How many resumes are under way. It changes with `pause` locked.
     pub(super) running: AtomicUsize,
+    /// Since when none is.
+    pause: Mutex<Option<Pause>>,
 }
 
 impl core::fmt::Debug for Shared {
@@ -122,6 +132,7 @@ impl Shared {
             bus,
             listener,
             running: AtomicUsize::new(0),
+            pause: Mutex::new(None),
         }
     }
 
@@ -152,7 +163,7 @@ impl Shared {
         if let (Some(lane), Some(control)) = (self.lane(vcpu), self.gate.control(vcpu)) {
             // A stop request from now on is about this resume.
             control.clear_stop();
-            self.running.fetch_add(1, Ordering::SeqCst);
+            self.take_up(lane);
             lane.post(work);
         }
     }
@@ -167,14 +178,39 @@ impl Shared {
     ) -> Option<StopReason> {
         let (lane, control) = (self.lane(vcpu)?, self.gate.control(vcpu)?);
         control.clear_stop();
-        self.running.fetch_add(1, Ordering::SeqCst);
+        self.take_up(lane);
         let reason = self.carry_out(vcpu, lane, Some(request), Some(deadline));
         if reason.is_some() {
-            self.running.fetch_sub(1, Ordering::SeqCst);
+            self.lay_down(lane);
         } else {
             lane.post(Work::Continue);
         }
         reason
+    }
+
+    /// Counts a resume that begins. If it is the first after a notable pause, the guest's counter goes
+    /// on where it stood.
+    fn take_up(&self, lane: &Lane) {
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.running.fetch_add(1, Ordering::SeqCst) == 0
+            && let Some(pause) = pause.take()
+            && pause.since.elapsed() >= NOTABLE_PAUSE
+        {
+            lane.lock().vcpu.set_counter(pause.counter);
+        }
+    }
+
+    /// Counts a resume that has ended. If it was the last, a pause begins.
+    ///
+    /// The counter is read when all have stopped: were it read before, it would go back for those that
+    /// ran on.
+    fn lay_down(&self, lane: &Lane) {
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.running.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let counter = lane.lock().vcpu.counter();
+            let since = Instant::now();
+            *pause = counter.map(|counter| Pause { since, counter });
+        }
     }
 
     /// The life of a vCPU's thread.
@@ -187,7 +223,7 @@ impl Shared {
                 Work::End => return,
             };
             if let Some(reason) = self.carry_out(vcpu, lane, request, None) {
-                self.running.fetch_sub(1, Ordering::SeqCst);
+                self.lay_down(lane);
                 self.listener.vcpu_stopped(vcpu, reason);
             }
         }

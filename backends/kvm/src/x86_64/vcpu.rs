@@ -182,6 +182,22 @@ impl KvmVcpu {
         }
     }
 
+    /// Returns `None`: the guest's clocks are told of a pause instead.
+    #[expect(
+        clippy::unused_self,
+        reason = "the vCPU has a counter on another architecture"
+    )]
+    pub(crate) fn counter(&self) -> Option<u64> {
+        None
+    }
+
+    /// Does nothing.
+    #[expect(
+        clippy::unused_self,
+        reason = "the vCPU has a counter on another architecture"
+    )]
+    pub(crate) fn set_counter(&self, _: u64) {}
+
     /// Returns the linear address of the next instruction.
     pub(super) fn linear_pc(&mut self) -> Result<Gva, errno::Error> {
         let rip = self.registers()?.rip;
