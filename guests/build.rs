@@ -1,7 +1,8 @@
 //! Assembles and links the tiny guests with the system's C compiler driver.
 //!
-//! On a host that is not x86-64 a cross compiler is used, by the name that Debian gives it. The
-//! environment variable `TRAPLINE_X86_64_CC` names another.
+//! For an architecture that is not this computer's a cross compiler is used, by the name that Debian gives
+//! it. The environment variables `TRAPLINE_X86_64_CC` and `TRAPLINE_AARCH64_CC` name others. Without a
+//! compiler for AArch64 its guests are left out: their images are empty.
 
 #![allow(
     clippy::expect_used,
@@ -11,35 +12,86 @@
 
 use std::{env, fs, path::Path, process::Command};
 
+/// How the guests of one architecture are made.
+struct Target {
+    /// Rust's name of the architecture.
+    name: &'static str,
+    /// The folder of the sources.
+    folder: &'static str,
+    /// The environment variable that names the compiler.
+    variable: &'static str,
+    /// What Debian calls the compiler on computers of another architecture.
+    cross: &'static str,
+    /// What the compiler is told besides.
+    options: &'static [&'static str],
+    /// Whether everything depends on them.
+    is_required: bool,
+}
+
+const TARGETS: [Target; 2] = [
+    Target {
+        name: "x86_64",
+        folder: "asm",
+        variable: "TRAPLINE_X86_64_CC",
+        cross: "x86_64-linux-gnu-gcc",
+        options: &["-m64"],
+        is_required: true,
+    },
+    Target {
+        name: "aarch64",
+        folder: "asm/aarch64",
+        variable: "TRAPLINE_AARCH64_CC",
+        cross: "aarch64-linux-gnu-gcc",
+        options: &["-mgeneral-regs-only"],
+        is_required: false,
+    },
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=asm");
-    println!("cargo::rerun-if-env-changed=TRAPLINE_X86_64_CC");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    let native = env::consts::ARCH == "x86_64";
-    let default = if native { "cc" } else { "x86_64-linux-gnu-gcc" };
-    let compiler = env::var("TRAPLINE_X86_64_CC").unwrap_or_else(|_| default.to_owned());
-    for entry in fs::read_dir("asm").expect("the folder asm is part of the package") {
-        let path = entry.expect("a folder entry").path();
-        if path.extension().is_some_and(|extension| extension == "S") {
-            assemble(&compiler, &path, Path::new(&out));
+    for target in &TARGETS {
+        println!("cargo::rerun-if-env-changed={}", target.variable);
+        let native = env::consts::ARCH == target.name;
+        let default = if native { "cc" } else { target.cross };
+        let compiler = env::var(target.variable).unwrap_or_else(|_| default.to_owned());
+        let out = Path::new(&out).join(target.name);
+        fs::create_dir_all(&out).expect("a writable output folder");
+        let has_compiler = target.is_required || is_there(&compiler);
+        for entry in fs::read_dir(target.folder).expect("the sources are part of the package") {
+            let path = entry.expect("a folder entry").path();
+            if path.extension().is_some_and(|extension| extension == "S") {
+                let name = path.file_stem().expect("a source file has a name");
+                let to = out.join(name).with_extension("elf");
+                if has_compiler {
+                    assemble(&compiler, target, &path, &to);
+                } else {
+                    fs::write(&to, []).expect("a writable output folder");
+                }
+            }
         }
     }
 }
 
-/// Makes `name.elf` in the output folder of `asm/name.S`.
-fn assemble(compiler: &str, source: &Path, out: &Path) {
-    let name = source.file_stem().expect("a source file has a name");
-    let target = out.join(name).with_extension("elf");
+fn is_there(compiler: &str) -> bool {
+    let output = Command::new(compiler).arg("--version").output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Makes the ELF image `to` of `source`.
+fn assemble(compiler: &str, target: &Target, source: &Path, to: &Path) {
+    let folder = target.folder;
     let status = Command::new(compiler)
-        .args(["-m64", "-g", "-nostdlib", "-static", "-no-pie"])
+        .args(target.options)
+        .args(["-g", "-nostdlib", "-static", "-no-pie"])
         .args([
-            "-Iasm",
-            "-Wl,-T,asm/link.ld",
+            &format!("-I{folder}"),
+            &format!("-Wl,-T,{folder}/link.ld"),
             "-Wl,--build-id=none",
             "-Wl,-z,noexecstack",
         ])
         .args(["-Wl,--no-warn-rwx-segments", "-o"])
-        .arg(&target)
+        .arg(to)
         .arg(source)
         .status();
     match status {
@@ -49,8 +101,9 @@ fn assemble(compiler: &str, source: &Path, out: &Path) {
             source.display()
         ),
         Err(error) => panic!(
-            "cannot start {compiler} to assemble the tiny guests: {error}; install an x86-64 C \
-             compiler (Debian: gcc, or gcc-x86-64-linux-gnu on another architecture)"
+            "cannot start {compiler} to assemble the tiny guests: {error}; install a C compiler for \
+             {} (Debian: gcc, or {} on another architecture)",
+            target.name, target.cross
         ),
     }
 }

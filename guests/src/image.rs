@@ -1,6 +1,6 @@
 //! A guest's image, and what is in it.
 
-use object::{Object, ObjectSymbol};
+use object::{Object, ObjectSegment, ObjectSymbol};
 
 /// How a guest comes to its end by itself, when its `rounds` are done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,15 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Returns the image without its ELF headers, as it lies in memory without bss: an arm64 Image, of a
+    /// guest of AArch64.
+    #[must_use]
+    pub fn flat(&self) -> Option<&'static [u8]> {
+        let file = object::File::parse(self.elf).ok()?;
+        let segment = file.segments().next()?;
+        segment.data().ok()
+    }
+
     /// Returns the guest-virtual address of a label, function or variable of the guest.
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<u64> {
@@ -51,7 +60,7 @@ impl Guest {
 
 #[cfg(test)]
 mod tests {
-    use crate::all;
+    use crate::{aarch64, all};
 
     #[test]
     fn every_guest_has_an_entry_and_rounds() {
@@ -59,6 +68,19 @@ mod tests {
             assert!(guest.symbol("_start").is_some(), "{}", guest.name);
             assert!(guest.symbol("rounds").is_some(), "{}", guest.name);
             assert!(guest.symbol("no such label").is_none(), "{}", guest.name);
+        }
+    }
+
+    #[test]
+    fn guests_of_aarch64_are_images_and_elf_files() {
+        if !aarch64::are_built() {
+            return;
+        }
+        for guest in aarch64::all() {
+            assert!(guest.symbol("_start").is_some(), "{}", guest.name);
+            assert!(guest.symbol("rounds").is_some(), "{}", guest.name);
+            let image = guest.flat().expect("a segment");
+            assert_eq!(&image[56..60], b"ARM\x64", "{}", guest.name);
         }
     }
 

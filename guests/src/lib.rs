@@ -1,4 +1,4 @@
-//! Tiny x86-64 guests, one for each rule where a whole kernel is too coarse.
+//! Tiny guests of x86-64 and, in [`aarch64`], of AArch64, one for each rule where a whole kernel is too coarse.
 //!
 //! Each is a static ELF image with symbols, so that GDB and LLDB can take it as their file, and starts
 //! by the boot contract of a plain 64-bit ELF image that `trapline-vmm` documents. A guest checks
@@ -14,26 +14,28 @@ mod image;
 pub use image::{Ending, Guest, Needs};
 
 macro_rules! guests {
-    ($($(#[$doc:meta])* $constant:ident = $name:literal, $ending:ident, $needs:ident;)*) => {
+    ($folder:literal: $($(#[$doc:meta])* $constant:ident = $name:literal, $ending:ident, $needs:ident;)*) => {
         $(
             $(#[$doc])*
-            pub const $constant: Guest = Guest {
+            pub const $constant: $crate::Guest = $crate::Guest {
                 name: $name,
-                elf: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".elf")),
-                ending: Ending::$ending,
-                needs: Needs::$needs,
+                elf: include_bytes!(concat!(env!("OUT_DIR"), "/", $folder, "/", $name, ".elf")),
+                ending: $crate::Ending::$ending,
+                needs: $crate::Needs::$needs,
             };
         )*
 
-        /// Returns all guests.
+        /// Returns all guests of this architecture.
         #[must_use]
-        pub const fn all() -> &'static [Guest] {
+        pub const fn all() -> &'static [$crate::Guest] {
             &[$($constant),*]
         }
     };
 }
 
-guests! {
+pub mod aarch64;
+
+guests! { "x86_64":
     /// More than a thousand small functions, for many breakpoints.
     BIG = "big", Passed, AnyKvm;
     /// A loop with functions and variables of known names: interrupts from outside, breakpoints,

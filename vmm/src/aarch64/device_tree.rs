@@ -6,8 +6,8 @@ use super::{
     gic::GicVersion,
     layout::{
         DEBUG_EXIT, DEBUG_EXIT_BYTES, GIC_CPU_INTERFACE, GIC_CPU_INTERFACE_BYTES, GIC_DISTRIBUTOR,
-        GIC_DISTRIBUTOR_BYTES, GIC_REDISTRIBUTOR_BYTES, GIC_REDISTRIBUTORS, SERIAL, SERIAL_BYTES,
-        SERIAL_GSI, VIRTIO_GSI, VIRTIO_MMIO, VIRTIO_MMIO_BYTES,
+        GIC_DISTRIBUTOR_BYTES, GIC_REDISTRIBUTOR_BYTES, SERIAL, SERIAL_BYTES, SERIAL_GSI,
+        VIRTIO_GSI, VIRTIO_MMIO, VIRTIO_MMIO_BYTES, gic_redistributors,
     },
 };
 use crate::loader::Initrd;
@@ -106,6 +106,7 @@ fn processors(tree: &mut FdtWriter, mpidrs: &[u64]) -> FdtWriterResult<()> {
 
 fn controllers(tree: &mut FdtWriter, description: &Description<'_>) -> FdtWriterResult<()> {
     let node = tree.begin_node(&format!("interrupt-controller@{GIC_DISTRIBUTOR:x}"))?;
+    let vcpu_count = description.mpidrs.len() as u64;
     let (compatible, second, second_bytes) = match description.gic {
         GicVersion::V2 => (
             "arm,cortex-a15-gic",
@@ -114,8 +115,8 @@ fn controllers(tree: &mut FdtWriter, description: &Description<'_>) -> FdtWriter
         ),
         GicVersion::V3 => (
             "arm,gic-v3",
-            GIC_REDISTRIBUTORS,
-            GIC_REDISTRIBUTOR_BYTES * description.mpidrs.len() as u64,
+            gic_redistributors(vcpu_count),
+            GIC_REDISTRIBUTOR_BYTES * vcpu_count,
         ),
     };
     tree.property_string("compatible", compatible)?;

@@ -9,7 +9,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{DeviceFd, VmFd};
 
-use super::layout::{GIC_CPU_INTERFACE, GIC_DISTRIBUTOR, GIC_INTERRUPTS, GIC_REDISTRIBUTORS};
+use super::layout::{GIC_CPU_INTERFACE, GIC_DISTRIBUTOR, GIC_INTERRUPTS, gic_redistributors};
 use crate::{VmmError, error::kvm};
 
 /// Which GIC it is.
@@ -64,7 +64,7 @@ impl InterruptController {
     /// Says where the controller's registers are.
     fn place(&self, vcpu_count: u32) -> Result<(), VmmError> {
         // Bits 63:52 of a redistributor region are how many there are.
-        let redistributors = GIC_REDISTRIBUTORS | u64::from(vcpu_count) << 52;
+        let redistributors = gic_redistributors(vcpu_count.into()) | u64::from(vcpu_count) << 52;
         let addresses = match self.version {
             GicVersion::V2 => [
                 (KVM_VGIC_V2_ADDR_TYPE_DIST, GIC_DISTRIBUTOR),

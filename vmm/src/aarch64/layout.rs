@@ -4,7 +4,8 @@
 //! ```text
 //! 0x0800_0000  GIC distributor              0x0801_0000  GICv2 CPU interface
 //! 0x0900_0000  serial port, 16550           0x0908_0000  debug exit
-//! 0x0a00_0000  virtio-mmio disks            0x1000_0000  GICv3 redistributors, 128 KiB each
+//! 0x0a00_0000  virtio-mmio disks            0x080a_0000  GICv3 redistributors, 128 KiB each
+//! 0x1000_0000  GICv3 redistributors of more than 123 vCPUs
 //! 0x4000_0000  RAM: images                  … the initial RAM disk
 //!  end - 2 MiB - 64 KiB  start-up stack      end - 2 MiB  device tree
 //! ```
@@ -19,8 +20,6 @@ pub(crate) const GIC_DISTRIBUTOR_BYTES: u64 = 0x1_0000;
 pub(crate) const GIC_CPU_INTERFACE: u64 = 0x0801_0000;
 /// Bytes of it.
 pub(crate) const GIC_CPU_INTERFACE_BYTES: u64 = 0x2000;
-/// `GICv3` redistributors.
-pub(crate) const GIC_REDISTRIBUTORS: u64 = 0x1000_0000;
 /// Bytes of one redistributor.
 pub(crate) const GIC_REDISTRIBUTOR_BYTES: u64 = 0x2_0000;
 
@@ -53,6 +52,17 @@ const LOW_END: u64 = 0x1_0000_0000;
 pub(crate) const DEVICE_TREE_BYTES: u64 = 2 << 20;
 /// Room for the start-up stack.
 const STACK_BYTES: u64 = 64 << 10;
+
+/// Returns the address of the redistributors of `count` vCPUs.
+pub(crate) const fn gic_redistributors(count: u64) -> u64 {
+    const FEW: u64 = 0x080a_0000;
+    const MANY: u64 = 0x1000_0000;
+    if FEW + count * GIC_REDISTRIBUTOR_BYTES <= SERIAL {
+        FEW
+    } else {
+        MANY
+    }
+}
 
 /// Returns start and length in bytes of the ranges of `len_bytes` of RAM.
 pub(crate) fn ram(len_bytes: u64) -> Vec<(u64, u64)> {

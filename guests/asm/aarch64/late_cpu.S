@@ -1,0 +1,49 @@
+/* A vCPU that is started late by PSCI, turns itself off and is started again, `rounds` times.
+ *   late_start   its first instruction
+ *   starts       how often it has started
+ */
+#include "common.inc"
+ROUNDS 5
+VARIABLE starts
+.set PSCI_AFFINITY_INFO, 0xc4000004
+
+FUNCTION main
+    ADDRESS x9, stack_top
+    mov sp, x9
+    bl init
+    mov x20, #0
+main_loop:
+    add x20, x20, #1
+    ldr w0, =PSCI_CPU_ON
+    mov x1, #1
+    ADDRESS x2, late_start
+    mov x3, x20
+    bl psci
+    cmp w0, #0
+    REQUIRE eq, 1
+wait_off:
+    ldr w0, =PSCI_AFFINITY_INFO
+    mov x1, #1
+    mov x2, #0
+    bl psci
+    cmp w0, #1
+    b.ne wait_off
+    LOAD x0, starts
+    cmp x0, x20
+    REQUIRE eq, 2
+    AGAIN main_loop
+    EXIT 0
+END main
+
+FUNCTION late_start
+    ADDRESS x9, second_stack_top
+    mov sp, x9
+    mov x20, x0
+    bl set_vectors
+    bl enable_mmu
+    STORE x20, starts
+late_off:
+    ldr w0, =PSCI_CPU_OFF
+    bl psci
+    EXIT 3
+END late_start

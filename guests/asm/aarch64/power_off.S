@@ -1,0 +1,13 @@
+/* Power-off by PSCI. */
+#include "common.inc"
+ROUNDS 1
+
+FUNCTION main
+    ADDRESS x9, stack_top
+    mov sp, x9
+    bl init
+power_off:
+    ldr w0, =PSCI_SYSTEM_OFF
+    bl psci
+    EXIT 1
+END main
