@@ -458,11 +458,17 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
         act(&mut self.engine, &mut guest, platform.now());
     }
 
-    /// Carries out the engine's commands, and sends what it has for clients.
+    /// Carries out the engine's commands, and sends what it has for clients: with the last of it a
+    /// session may end, and that may set the guest going.
     fn carry_out(&mut self, platform: &dyn Platform) {
         for _ in 0..MAX_COMMANDS {
-            let Some(command) = self.engine.poll_command() else {
-                break;
+            let mut command = self.engine.poll_command();
+            if command.is_none() {
+                self.flush(platform.now());
+                command = self.engine.poll_command();
+            }
+            let Some(command) = command else {
+                return;
             };
             match command {
                 Command::Run(vcpu, request) => self.run(vcpu.index(), request, platform),

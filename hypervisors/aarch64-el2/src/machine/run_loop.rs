@@ -69,6 +69,10 @@ impl Runner {
     /// Parks until the engine sets the processor going.
     fn wait_for_request(&mut self, run: &mut VcpuRun) {
         let index = self.context.index;
+        if let Some(interface) = &self.context.interface {
+            // What waits for the guest does not wake a processor that parks.
+            interface.hold(true);
+        }
         loop {
             if let Some(order) = hub().take_request(index) {
                 for group in RegisterGroup::ALL {
