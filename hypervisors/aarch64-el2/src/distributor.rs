@@ -21,6 +21,8 @@
 //!
 //! Source: Arm, "GIC Architecture Specification, `GICv3` and `GICv4`", "Distributor register map".
 
+use bitfield_struct::bitfield;
+
 /// The control register, of the distributor and of a redistributor.
 pub const CTLR: u64 = 0;
 
@@ -58,6 +60,42 @@ const fn bank(offset: u64, end: u64, width: u64, is_by_ones: bool) -> Bank {
         end,
         width,
         is_by_ones,
+    }
+}
+
+/// `GICD_SGIR` of a `GICv2`, by which a processor sends an interrupt to others.
+///
+/// Source: Arm, "GIC Architecture Specification, GIC architecture version 2.0", "Software Generated Interrupt
+/// Register, `GICD_SGIR`".
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Sgir {
+    /// The interrupt, 0 to 15.
+    #[bits(4)]
+    pub interrupt: u32,
+    #[bits(11)]
+    __: u16,
+    /// Which security state's interrupt, for a secure sender.
+    pub nsatt: bool,
+    /// A bit for each CPU interface.
+    pub targets: u8,
+    /// Whether the targets count: 0 does, 1 means all but the sender, 2 the sender alone.
+    #[bits(2)]
+    pub target_list_filter: u8,
+    #[bits(6)]
+    __: u8,
+}
+
+impl Sgir {
+    /// Returns the CPU interfaces that receive the interrupt, where `sender` is the sender's bit.
+    #[must_use]
+    pub const fn receivers(self, sender: u8) -> u8 {
+        match self.target_list_filter() {
+            0 => self.targets(),
+            1 => !sender,
+            2 => sender,
+            _ => 0,
+        }
     }
 }
 
@@ -127,6 +165,18 @@ mod tests {
     #[test]
     fn the_second_word_of_a_route_is_guarded_too() {
         assert_eq!(permitted(0x6144, 4, 5, 7, &[40]), 7);
+    }
+
+    #[test]
+    fn software_interrupts_reach_whom_they_name() {
+        let listed = Sgir::from_bits(0x0006_0003);
+        assert_eq!(
+            (listed.interrupt(), listed.receivers(0b1)),
+            (3, 0b0000_0110)
+        );
+        assert_eq!(Sgir::from_bits(0x0106_0000).receivers(0b100), 0b1111_1011);
+        assert_eq!(Sgir::from_bits(0x0206_0000).receivers(0b100), 0b100);
+        assert_eq!(Sgir::from_bits(0x03ff_0000).receivers(0b100), 0);
     }
 
     #[test]

@@ -155,8 +155,32 @@ impl<'a> Tables<'a> {
         Ok(Kept::Hidden)
     }
 
-    /// Makes the entry of `level` for an address. A larger block there stays as it is.
+    /// Maps a range, by pages, to what begins at `target`.
+    ///
+    /// # Errors
+    /// As [`MapError`] says; a part of the range may be mapped then.
+    pub fn redirect(&mut self, span: Span, target: u64) -> Result<(), MapError> {
+        let pages = (span.start & !0xfff..span.end).step_by(4096);
+        let targets = (target & !0xfff..).step_by(4096);
+        for (page, target) in pages.zip(targets) {
+            self.set_to(page, target, LAST_LEVEL, Attributes::GUEST)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the entry of `level` for an address, 1:1.
     fn set(&mut self, address: u64, level: u32, attributes: Attributes) -> Result<(), MapError> {
+        self.set_to(address, address, level, attributes)
+    }
+
+    /// Makes the entry of `level` for an address. A larger block there stays as it is.
+    fn set_to(
+        &mut self,
+        address: u64,
+        target: u64,
+        level: u32,
+        attributes: Attributes,
+    ) -> Result<(), MapError> {
         if address >> self.bits != 0 {
             let bits = self.bits;
             return Err(MapError::Beyond { address, bits });
@@ -187,7 +211,7 @@ impl<'a> Tables<'a> {
         } else {
             VALID
         };
-        self.put(table, index, address | attributes.0 | kind);
+        self.put(table, index, target | attributes.0 | kind);
         Ok(())
     }
 
@@ -322,6 +346,20 @@ mod tests {
         assert_eq!(walk(0x8020_0000), Some((0x8020_0000, 4096)));
         assert_eq!(walk(0x8020_1000), None);
         assert_eq!(walk(0x3fff_e000), None);
+    }
+
+    #[test]
+    fn a_range_may_lead_elsewhere() {
+        let walk = stage_2(40, |tables| {
+            let span = Span::new(0x801_0000, 0x2000);
+            tables.redirect(span, 0x804_0000).unwrap();
+            // What was come upon beside it does not change it.
+            let kept = tables.map_around(0x801_2000, &[span]).unwrap();
+            assert_eq!(kept, Kept::Mapped);
+        });
+        assert_eq!(walk(0x801_0004), Some((0x804_0004, 4096)));
+        assert_eq!(walk(0x801_1000), Some((0x804_1000, 4096)));
+        assert_eq!(walk(0x801_2000), Some((0x801_2000, 4096)));
     }
 
     #[test]

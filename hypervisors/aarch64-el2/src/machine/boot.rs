@@ -378,19 +378,15 @@ fn set_up_machine(
         .filter_map(|index| board.uarts.get(*index))
         .collect();
     let interrupts = nodes.iter().filter_map(|node| node.interrupt).collect();
-    let GicNode::V3 {
-        distributor,
-        redistributors,
-    } = &board.gic
-    else {
-        return Err("GICv2 is not supported yet".into());
-    };
-    // SAFETY: the spans are the device tree's, and mapped as devices.
-    let gic = unsafe { Gic::new(*distributor, redistributors, interrupts) };
+    // SAFETY: the node is the device tree's, and `use_own_tables` maps it as devices.
+    let gic = unsafe { Gic::new(&board.gic, interrupts) };
     let mut hidden = alloc::vec![own];
     hidden.extend(nodes.iter().map(|node| node.registers));
     hidden.extend(gic::guarded_spans(&board.gic));
     stage2::prepare(hidden);
+    if let Some((span, target)) = gic::redirection(&board.gic) {
+        stage2::redirect(span, target).map_err(|error| alloc::format!("{error}"))?;
+    }
 
     let dfr = mrs!("ID_AA64DFR0_EL1");
     let count = |low: u32| u8::try_from(dfr >> low & 0xf).map_or(2, |last| last + 1);

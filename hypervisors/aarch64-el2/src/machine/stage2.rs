@@ -76,6 +76,14 @@ pub(super) fn prepare(hidden: Vec<Span>) {
     });
 }
 
+/// Has the guest find at `span`, which is hidden, what begins at `target`.
+pub(super) fn redirect(span: Span, target: u64) -> Result<(), MapError> {
+    match GUEST.get() {
+        Some(stage) => stage.tables.lock().redirect(span, target),
+        None => Ok(()),
+    }
+}
+
 /// Puts stage 2 into force on this processor.
 pub(super) fn switch_on() {
     let Some(stage) = GUEST.get() else {

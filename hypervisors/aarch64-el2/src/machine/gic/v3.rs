@@ -7,7 +7,8 @@ use trapline_el2::distributor::{self, ICENABLER0, ISENABLER0, permitted};
 use trapline_hypervisor::Span;
 
 use super::{
-    FIRST_LPI, MAINTENANCE, NONE_FROM, OWN_PRIVATE, OWN_SGI, Queue, Seen, TIMER, send_to, take_sgis,
+    FIRST_LPI, MAINTENANCE, NONE_FROM, OWN_PRIORITY, OWN_PRIVATE, OWN_SGI, Queue, Seen, TIMER,
+    send_to, take_sgis,
 };
 use crate::machine::mmio::Mmio;
 use crate::machine::sysreg::{dsb, isb, mrs, msr};
@@ -23,9 +24,6 @@ const IPRIORITYR: usize = 0x400;
 /// one security state alike.
 const CTLR_ARE_AND_GROUP_1: u32 = 1 << 4 | 1 << 5 | 1 << 1;
 const CTLR_PENDING: u32 = 1 << 31;
-/// The priority of the hypervisor's own interrupts.
-const OWN_PRIORITY: u8 = 0x80;
-
 const LR_HW: u64 = 1 << 61;
 const LR_GROUP_1: u64 = 1 << 60;
 const LR_PENDING: u64 = 1 << 62;
