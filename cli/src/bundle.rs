@@ -1,39 +1,40 @@
-//! `trapline bundle`: a hypervisor and its guest in one image.
+//! `trapline bundle`: a bare-metal hypervisor and its guest in one image.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use trapline_hypervisor::bundle::{self, Part};
+use trapline_hypervisor::handover::ImageHeader;
 
-/// Where the header of an arm64 Linux Image has its magic number, and its size in memory (Linux, "Booting AArch64
+/// Where an arm64 Image's header has the length of the image in memory (Linux, "Booting `AArch64`
 /// Linux").
-const MAGIC_OFFSET: usize = 56;
-const MAGIC: &[u8] = b"ARM\x64";
-const SIZE_OFFSET: usize = 16;
-/// The guest's bundle begins where the image ends, at a page.
-const PAGE_BYTES: usize = 4096;
+const IMAGE_SIZE: core::ops::Range<usize> = 16..24;
 
 /// Options of `trapline bundle`.
 #[derive(Args, Debug)]
 pub(crate) struct BundleArguments {
-    /// The hypervisor's image without a guest, as './x build' makes it
-    #[arg(long, value_name = "IMAGE")]
+    /// The hypervisor's image, as './x build' makes it
+    #[arg(long, value_name = "FILE")]
     hypervisor: PathBuf,
-    /// The guest's kernel, an uncompressed arm64 Linux Image
-    #[arg(long, value_name = "IMAGE")]
+    /// The guest's kernel: an uncompressed arm64 Image, or what boots like one
+    #[arg(long, value_name = "FILE")]
     kernel: PathBuf,
-    /// The guest's initial RAM disk
+    /// The guest's initial file system
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// The guest's command line
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(
+        long,
+        visible_alias = "cmdline",
+        value_name = "TEXT",
+        default_value = ""
+    )]
     append: String,
-    /// A serial port for debuggers, by its path, alias or address in the device tree; may be repeated [default:
-    /// the first that is not the console]
-    #[arg(long, value_name = "NAME")]
+    /// The serial port for debuggers: a device tree path, the address of its registers (0x…), or
+    /// uartN. May be given several times [default: the first that is not the console]
+    #[arg(long, value_name = "UART")]
     debug_uart: Vec<String>,
     /// Hold the guest before its first instruction until a debugger resumes it
     #[arg(long)]
@@ -43,106 +44,97 @@ pub(crate) struct BundleArguments {
     output: PathBuf,
 }
 
-/// Writes the image and says how large it is.
+/// Writes the image and says what it is.
 ///
 /// # Errors
 /// A text for the user.
 pub(crate) fn main(arguments: &BundleArguments) -> anyhow::Result<ExitCode> {
-    let hypervisor = read(&arguments.hypervisor)?;
+    let mut image = read(&arguments.hypervisor)?;
+    check_hypervisor(&image)
+        .with_context(|| format!("{}: not a hypervisor", arguments.hypervisor.display()))?;
     let kernel = read(&arguments.kernel)?;
+    check_kernel(&kernel).with_context(|| arguments.kernel.display().to_string())?;
     let initrd = arguments.initrd.as_deref().map(read).transpose()?;
-    for (path, image) in [
-        (&arguments.hypervisor, &hypervisor),
-        (&arguments.kernel, &kernel),
-    ] {
-        ensure!(
-            is_image(image),
-            "{}: is no arm64 Linux Image (a compressed one is to be unpacked first)",
-            path.display()
-        );
-    }
-    let options = options(arguments);
-    let mut parts = vec![(Part::Kernel, kernel.as_slice())];
-    parts.extend(initrd.as_deref().map(|initrd| (Part::Initrd, initrd)));
+    let options = options(arguments)?;
+    let mut parts: Vec<(Part, &[u8])> = vec![(Part::Kernel, &kernel)];
+    parts.extend(initrd.as_deref().map(|bytes| (Part::Initrd, bytes)));
     parts.push((Part::CommandLine, arguments.append.as_bytes()));
     parts.push((Part::Options, options.as_bytes()));
-    let image = append(hypervisor, &bundle::write(&parts))
-        .with_context(|| format!("{}: cannot take a guest", arguments.hypervisor.display()))?;
-    fs::write(&arguments.output, &image)
-        .with_context(|| format!("{}: cannot write it", arguments.output.display()))?;
+    image.extend(bundle::write(&parts));
+    let len = (image.len() as u64).to_le_bytes();
+    image[IMAGE_SIZE].copy_from_slice(&len);
+    let output = arguments.output.display();
+    std::fs::write(&arguments.output, &image)
+        .with_context(|| format!("{output}: cannot write it"))?;
     println!(
-        "{}: {} KiB, to be started as a Linux kernel at EL2",
-        arguments.output.display(),
-        image.len().div_ceil(1024)
+        "{output}: {} KiB; start it at EL2 like a Linux Image",
+        image.len() >> 10
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// The hypervisor's own options, as words.
-fn options(arguments: &BundleArguments) -> String {
-    let ports = arguments.debug_uart.iter();
-    let ports = ports.map(|name| format!("debug={name}"));
-    let wait = arguments.wait.then(|| "wait".to_owned());
-    ports.chain(wait).collect::<Vec<_>>().join(" ")
-}
-
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{}: cannot read it", path.display()))
+    std::fs::read(path).with_context(|| format!("{}: cannot read it", path.display()))
 }
 
-fn is_image(bytes: &[u8]) -> bool {
-    bytes
-        .get(MAGIC_OFFSET..)
-        .is_some_and(|rest| rest.starts_with(MAGIC))
-}
-
-/// Puts a bundle behind a hypervisor, whose header tells boot loaders the size of both.
-fn append(mut image: Vec<u8>, bundle: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let own_bytes = image.get(SIZE_OFFSET..).and_then(|rest| rest.first_chunk());
-    let own_bytes = u64::from_le_bytes(*own_bytes.context("it is cut short")?);
+fn check_hypervisor(image: &[u8]) -> anyhow::Result<()> {
+    let header = ImageHeader::read(image)?;
     ensure!(
-        usize::try_from(own_bytes).is_ok_and(|bytes| bytes == image.len())
-            && image.len().is_multiple_of(PAGE_BYTES),
-        "it has {} bytes, and its header says {own_bytes}: it is cut short, or was changed",
-        image.len()
+        header.image_len_bytes == image.len() as u64,
+        "its header has another length than the file: it is bundled already, or a kernel"
     );
-    image.extend_from_slice(bundle);
-    let size = u64::try_from(image.len())?.to_le_bytes();
-    if let Some(place) = image.get_mut(SIZE_OFFSET..SIZE_OFFSET + size.len()) {
-        place.copy_from_slice(&size);
+    Ok(())
+}
+
+fn check_kernel(kernel: &[u8]) -> anyhow::Result<()> {
+    match kernel {
+        [0x1f, 0x8b, ..] => {
+            bail!("the kernel is compressed; unpack it first: gunzip -c FILE > Image")
+        }
+        _ => ImageHeader::read(kernel).map(drop).map_err(Into::into),
     }
-    Ok(image)
+}
+
+fn options(arguments: &BundleArguments) -> anyhow::Result<String> {
+    let mut options = Vec::new();
+    for name in &arguments.debug_uart {
+        ensure!(
+            !name.is_empty() && !name.contains(char::is_whitespace),
+            "'{name}' is no name of a serial port"
+        );
+        options.push(format!("debug={name}"));
+    }
+    if arguments.wait {
+        options.push("wait".into());
+    }
+    Ok(options.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn image() -> Vec<u8> {
-        let mut image = vec![0; PAGE_BYTES];
-        image[SIZE_OFFSET..SIZE_OFFSET + 8].copy_from_slice(&4096_u64.to_le_bytes());
-        image[MAGIC_OFFSET..MAGIC_OFFSET + 4].copy_from_slice(MAGIC);
+    fn image(len: u64) -> Vec<u8> {
+        let mut image = vec![0; 4096];
+        image[56..60].copy_from_slice(b"ARM\x64");
+        image[IMAGE_SIZE].copy_from_slice(&len.to_le_bytes());
         image
     }
 
     #[test]
-    fn a_bundle_stands_behind_the_image_and_counts_for_its_size() {
-        let both = append(image(), b"bundle").unwrap();
-        assert!(is_image(&both));
-        assert_eq!(&both[PAGE_BYTES..], b"bundle");
-        assert_eq!(both[SIZE_OFFSET..SIZE_OFFSET + 8], 4102_u64.to_le_bytes());
+    fn an_image_that_is_bundled_is_not_bundled_again() {
+        assert!(check_hypervisor(&image(4096)).is_ok());
+        let error = check_hypervisor(&image(8192)).unwrap_err().to_string();
+        assert!(error.contains("bundled already"), "{error}");
+        assert!(check_hypervisor(&[0; 4096]).is_err());
     }
 
     #[test]
-    fn an_image_that_is_cut_short_takes_no_guest() {
-        let mut cut = append(image(), &[0; PAGE_BYTES]).unwrap();
-        cut.truncate(PAGE_BYTES);
-        assert!(append(cut, b"bundle").is_err());
-    }
-
-    #[test]
-    fn what_is_too_short_for_a_header_is_refused() {
-        assert!(!is_image(b""));
-        assert!(append(vec![0; 20], b"bundle").is_err());
+    fn a_compressed_kernel_is_told_from_what_is_no_kernel() {
+        let error = check_kernel(&[0x1f, 0x8b, 8, 0]).unwrap_err().to_string();
+        assert!(error.contains("gunzip"), "{error}");
+        let error = check_kernel(&[0; 100]).unwrap_err().to_string();
+        assert!(error.contains("no arm64 Image"), "{error}");
+        assert!(check_kernel(&image(0)).is_ok());
     }
 }

@@ -29,7 +29,7 @@ enum Command {
     Shell(shell::ShellArguments),
     /// Writes the guest kernel's symbols, at their run-time addresses, to a file for debuggers
     Symbols(symbols::SymbolsArguments),
-    /// Puts a hypervisor for bare metal and its guest into one image
+    /// Puts a bare-metal hypervisor and its guest into one image
     Bundle(bundle::BundleArguments),
     /// Shows what this machine can do for a debugger, and what is lost where it cannot
     Info(info::InfoArguments),
