@@ -77,14 +77,22 @@ fn stop_here() -> ! {
     }
 }
 
+/// # Safety
+/// It is called once.
+unsafe fn take_heap() {
+    let start = &raw mut HEAP_MEMORY;
+    // SAFETY: nothing else names the memory, and this is done once.
+    unsafe { HEAP.lock().init(start.cast(), HEAP_BYTES) };
+}
+
 /// Called by `entry.S`.
 ///
 /// # Safety
 /// Only `entry.S` calls it, once, with the addresses that it was entered with.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn boot_main(tree: usize, start: u64, end: u64, is_host_fixed: u64) -> ! {
-    // SAFETY: boot happens once, and nothing else names the memory.
-    unsafe { HEAP.lock().init((&raw mut HEAP_MEMORY).cast(), HEAP_BYTES) };
+    // SAFETY: boot happens once.
+    unsafe { take_heap() };
     // SAFETY: the boot protocol has x0 point at a device tree, which is mapped.
     let Some((mut tree, tree_span)) = (unsafe { read_tree(tree) }) else {
         // Without a device tree there is no console to say it on.
@@ -116,7 +124,7 @@ unsafe extern "C" fn boot_main(tree: usize, start: u64, end: u64, is_host_fixed:
 #[unsafe(no_mangle)]
 unsafe extern "C" fn below_main(tree: usize) -> ! {
     // SAFETY: as in `boot_main`.
-    unsafe { HEAP.lock().init((&raw mut HEAP_MEMORY).cast(), HEAP_BYTES) };
+    unsafe { take_heap() };
     // SAFETY: as in `boot_main`.
     if let Some((tree, _)) = unsafe { read_tree(tree) } {
         find_console(&tree);

@@ -45,8 +45,9 @@ impl PhysicalMemory for Ram {
         // A guest with its caches off writes past what ours have.
         clean_and_drop(pointer(address) as usize, len);
         for (index, byte) in buffer.iter_mut().take(len).enumerate() {
+            let byte_in_memory = pointer(address).wrapping_add(index);
             // SAFETY: `present` has bounded the address to memory that `Ram::new` was promised.
-            *byte = unsafe { pointer(address).add(index).read_volatile() };
+            *byte = unsafe { byte_in_memory.read_volatile() };
         }
         len
     }
@@ -63,8 +64,9 @@ impl GuestMemory for Ram {
             unsafe { pointer.write_volatile(u32::from_le_bytes(*word)) }
         } else {
             for (index, byte) in bytes.iter().take(len).enumerate() {
+                let byte_in_memory = pointer(address).wrapping_add(index);
                 // SAFETY: as for reads.
-                unsafe { pointer(address).add(index).write_volatile(*byte) }
+                unsafe { byte_in_memory.write_volatile(*byte) }
             }
         }
         if len > 0 {

@@ -36,8 +36,9 @@ struct Stage2 {
 
 /// Makes the hypervisor's own tables, to be filled and then used by [`use_own`].
 pub(super) fn own_tables() -> Tables<'static> {
+    let pool = &raw mut OWN_POOL;
     // SAFETY: this is called once, at boot, and nothing else names the pool.
-    let pool = unsafe { &mut *(&raw mut OWN_POOL) };
+    let pool = unsafe { &mut *pool };
     let base = (&raw const pool.0) as u64;
     Tables::new(&mut pool.0, base, 48)
 }
@@ -53,8 +54,9 @@ pub(super) fn prepare(hidden: Vec<Span>) {
         4 => 44,
         _ => 48,
     };
+    let pool = &raw mut GUEST_POOL;
     // SAFETY: this is called once, at boot, and nothing else names the pool.
-    let pool = unsafe { &mut *(&raw mut GUEST_POOL) };
+    let pool = unsafe { &mut *pool };
     let base = (&raw const pool.0) as u64;
     let tables = Tables::new(&mut pool.0, base, bits);
     let start_level = u64::from(2 - tables.root_level());

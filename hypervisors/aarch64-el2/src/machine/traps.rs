@@ -23,11 +23,11 @@ use super::{power, stage2};
 /// The most messages about what the guest must not touch.
 const MAX_REPORTS: u32 = 16;
 
-/// HCR_EL2: 64-bit guests, SMC trapped, interrupts to EL2, pointer authentication and allocation tags
+/// `HCR_EL2`: 64-bit guests, SMC trapped, interrupts to EL2, pointer authentication and allocation tags
 /// left to the guest, stage 2 on.
 const HCR: u64 = 1 << 56 | 1 << 41 | 1 << 40 | 1 << 31 | 1 << 19 | 1 << 4 | 1 << 3 | 1;
 
-/// HCR_EL2: WFI and WFE come out.
+/// `HCR_EL2`: WFI and WFE come out.
 pub(super) const HCR_WAITS: u64 = 1 << 14 | 1 << 13;
 
 /// The fault status of an external abort.
@@ -411,7 +411,7 @@ fn set_up_extensions() {
     isb();
 }
 
-/// Returns HCR_EL2 for an entry.
+/// Returns `HCR_EL2` for an entry.
 pub(super) const fn hcr(waits_come_out: bool) -> u64 {
     if waits_come_out { HCR | HCR_WAITS } else { HCR }
 }

@@ -41,7 +41,7 @@ static WAITING_SGIS: [[AtomicU8; SGIS as usize]; INTERFACES] =
 /// Distributor registers.
 mod gicd {
     pub(super) const IIDR: usize = 0x8;
-    /// GICD_IIDR of QEMU's model: Arm as the implementer, and no product.
+    /// `GICD_IIDR` of QEMU's model: Arm as the implementer, and no product.
     pub(super) const IIDR_QEMU: u32 = 0x43b;
     pub(super) const IPRIORITYR: usize = 0x400;
     pub(super) const ITARGETSR: usize = 0x800;
@@ -50,7 +50,7 @@ mod gicd {
     pub(super) const SGIR: usize = 0xf00;
     /// Which interrupts between processors wait: all of them are virtual.
     pub(super) const SGI_STATE: core::ops::Range<u64> = 0xf10..0xf30;
-    /// GICD_CTLR: group 1 in the view of the non-secure state, and all of a controller without one.
+    /// `GICD_CTLR`: group 1 in the view of the non-secure state, and all of a controller without one.
     pub(super) const ENABLE: u64 = 1;
 }
 

@@ -20,7 +20,7 @@ const WAKER: usize = 0x14;
 const SGI_FRAME: usize = 0x1_0000;
 const IGROUPR0: usize = 0x80;
 const IPRIORITYR: usize = 0x400;
-/// GICD_CTLR: affinity routing and group 1, in the view of the non-secure state and of a controller with
+/// `GICD_CTLR`: affinity routing and group 1, in the view of the non-secure state and of a controller with
 /// one security state alike.
 const CTLR_ARE_AND_GROUP_1: u32 = 1 << 4 | 1 << 5 | 1 << 1;
 const CTLR_PENDING: u32 = 1 << 31;
