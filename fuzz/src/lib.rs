@@ -3,15 +3,19 @@
 //! Each takes any bytes and panics if a promise is broken.
 
 mod framing;
+mod instructions_aarch64;
 mod kallsyms;
 mod page_walk;
+mod page_walk_aarch64;
 mod request;
 mod session;
 mod vmcoreinfo;
 
 pub use framing::framing;
+pub use instructions_aarch64::instructions_aarch64;
 pub use kallsyms::kallsyms;
 pub use page_walk::page_walk;
+pub use page_walk_aarch64::page_walk_aarch64;
 pub use request::request;
 pub use session::session;
 pub use vmcoreinfo::vmcoreinfo;
@@ -25,8 +29,10 @@ pub const SLOW: &[&str] = &["session"];
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("framing", framing),
+    ("instructions_aarch64", instructions_aarch64),
     ("kallsyms", kallsyms),
     ("page_walk", page_walk),
+    ("page_walk_aarch64", page_walk_aarch64),
     ("request", request),
     ("session", session),
     ("vmcoreinfo", vmcoreinfo),

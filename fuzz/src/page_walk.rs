@@ -76,9 +76,9 @@ fn list(state: &PagingState, memory: &Memory<'_>, start: Gva) {
     assert_eq!(regions.resume(), next);
 }
 
-struct Memory<'a> {
-    contents: &'a [u8],
-    len_bytes: u64,
+pub(crate) struct Memory<'a> {
+    pub(crate) contents: &'a [u8],
+    pub(crate) len_bytes: u64,
 }
 
 impl PhysicalMemory for Memory<'_> {
