@@ -337,3 +337,6 @@ fn region<P: Into<Allowed>>(region: trapline_arch::Region<P>) -> Region {
         allowed: region.permissions.map(Into::into),
     }
 }
+
+#[cfg(test)]
+mod tests;

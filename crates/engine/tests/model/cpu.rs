@@ -12,9 +12,10 @@ use trapline_arch::x86_64::registers::{
     self, IDTR_BASE, IDTR_LIMIT, LSTAR, RAX, RFLAGS, RIP, RSP, SFMASK,
 };
 use trapline_arch::x86_64::segment::{SegmentAttributes, SegmentRegister};
-use trapline_arch::{Gva, PhysicalMemory, RegisterFile};
+use trapline_arch::{Architecture, Gva, PhysicalMemory, RegisterFile};
 use trapline_engine::{Entry, GuestEnd, GuestMemory, PointAccess, StepMethod, VmExit};
 
+use super::aarch64;
 use super::memory::{self, Ram};
 
 /// RFLAGS.TF.
@@ -28,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) step: StepMethod,
     pub(crate) holds_interrupts: bool,
     pub(crate) notices: Notices,
+    /// Of each kind, on AArch64.
+    pub(crate) slots: u8,
 }
 
 /// When the hypervisor notices that the guest writes its debug registers beside the debugger's.
@@ -40,6 +43,7 @@ pub(crate) enum Notices {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu {
+    pub(super) architecture: Architecture,
     pub(crate) file: RegisterFile,
     pub(crate) is_halted: bool,
     pub(crate) waits_for_start: bool,
@@ -53,6 +57,8 @@ pub(crate) struct Cpu {
     is_first: bool,
     /// After how many instructions a write to a debug register is noticed.
     pub(super) notice_in: Option<u8>,
+    /// What only AArch64 has.
+    pub(super) arm: aarch64::State,
 }
 
 /// The trap flag while the hypervisor has it.
@@ -119,7 +125,12 @@ impl Cpu {
             .with_p(true);
         file.set_u64(registers::SS_ATTRIBUTES, stack.into_bits().into());
         DebugRegisters::default().write(&mut file);
+        Self::with(Architecture::X86_64, file)
+    }
+
+    pub(super) fn with(architecture: Architecture, file: RegisterFile) -> Self {
         Self {
+            architecture,
             file,
             is_halted: false,
             waits_for_start: false,
@@ -129,12 +140,17 @@ impl Cpu {
             in_step: None,
             is_first: false,
             notice_in: None,
+            arm: aarch64::State::default(),
         }
     }
 
     /// What the future depends on, where no scenario changes the rest.
     pub(crate) fn important(&self) -> impl Hash + use<> {
-        let registers = [RIP, RSP, RFLAGS, RAX, registers::DR6].map(|id| self.file.u64(id));
+        let registers = match self.architecture {
+            Architecture::X86_64 => [RIP, RSP, RFLAGS, RAX, registers::DR6],
+            Architecture::Aarch64 => aarch64::IMPORTANT,
+        };
+        let registers = registers.map(|id| self.file.u64(id));
         let step = self.in_step.map(|step| (step.guest_tf, step.is_spent));
         let waits = (self.is_halted, self.waits_for_start, self.shadow);
         (
@@ -148,7 +164,7 @@ impl Cpu {
     }
 
     pub(crate) fn pc(&self) -> u64 {
-        self.file.u64(RIP)
+        self.file.u64(self.architecture.pc_register())
     }
 
     /// Returns whether the vCPU would do anything if it were scheduled.
@@ -166,6 +182,9 @@ impl Cpu {
     /// The hypervisor's part of a VM entry.
     pub(crate) fn enter(&mut self, entry: &Entry, host: &Host) {
         self.is_first = true;
+        if self.architecture == Architecture::Aarch64 {
+            return self.enter_arm(entry);
+        }
         if entry.step && host.step == StepMethod::TrapFlag {
             self.in_step = Some(Borrowed {
                 guest_tf: self.flag(TF),
@@ -178,6 +197,7 @@ impl Cpu {
     /// The hypervisor's part of a VM exit.
     pub(crate) fn leave(&mut self) {
         self.notice_in = None;
+        self.arm = aarch64::State::default();
         if let Some(borrowed) = self.in_step.take() {
             self.set_flag(TF, borrowed.guest_tf && !borrowed.is_spent);
         }
@@ -191,6 +211,9 @@ impl Cpu {
         entry: &Entry,
         host: &Host,
     ) -> (Option<VmExit>, Option<u64>) {
+        if self.architecture == Architecture::Aarch64 {
+            return self.run_arm(ram, entry, host);
+        }
         let traps_step = entry.step && host.step == StepMethod::MonitorTrap;
         let after_event = traps_step.then_some(STEP);
         if let Some(vector) = self.injected.take() {
@@ -252,8 +275,11 @@ impl Cpu {
         self.read(ram, self.pc(), 2) == Ok(0x230f)
     }
 
-    fn takes_interrupt(&self, entry: &Entry, holds: bool) -> bool {
+    pub(super) fn takes_interrupt(&self, entry: &Entry, holds: bool) -> bool {
         let is_held = holds && entry.hold_interrupts;
+        if self.architecture == Architecture::Aarch64 {
+            return self.interrupt.is_some() && !self.masks_interrupts() && !is_held;
+        }
         self.interrupt.is_some() && Rflags::read(&self.file).r#if() && !self.shadow && !is_held
     }
 
@@ -379,7 +405,7 @@ impl Cpu {
     }
 }
 
-const STEP: VmExit = VmExit::Debug {
+pub(super) const STEP: VmExit = VmExit::Debug {
     step: true,
     slots: 0,
     data_address: None,

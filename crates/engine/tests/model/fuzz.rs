@@ -1,6 +1,7 @@
 //! Clients and a scheduler driven by bytes: the body of the fuzz target `session`, and of the test
 //! that draws its bytes at random.
 
+use trapline_arch::Architecture;
 use trapline_arch::x86_64::registers::{RFLAGS, RIP};
 use trapline_engine::{Access, Start, StepMethod};
 use trapline_rsp::PACKET_SIZE_BYTES;
@@ -81,6 +82,7 @@ fn build(input: &mut Input<'_>) -> World {
         StepMethod::None,
     ][input.below(4)];
     let config = Config {
+        architecture: Architecture::X86_64,
         vcpu_count: 1 + input.below(3),
         step,
         holds_interrupts: input.below(4) != 0,

@@ -1,10 +1,11 @@
 //! A model of a hypervisor and its guest, in virtual time and without threads.
 //!
-//! vCPUs interpret a small part of x86-64 over a small memory with real page tables ([`cpu`]), each
+//! vCPUs interpret a small part of x86-64, or of A64, over a small memory with real page tables ([`cpu`]), each
 //! driven by a `VcpuRun` exactly as a backend would drive it. What happens next (a vCPU's next
 //! instruction, a command's arrival at a vCPU, the arrival of a vCPU's answer, a client's bytes) is
 //! a choice ([`explore`]), so that interleavings can be enumerated or drawn at random.
 
+pub(crate) mod aarch64;
 pub(crate) mod client;
 pub(crate) mod cpu;
 pub(crate) mod explore;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 
-use trapline_arch::{Architecture, FeatureSet, LayoutKind};
+use trapline_arch::{Architecture, FeatureSet};
 use trapline_engine::{
     Access, Capabilities, Command, Engine, Entry, GuestConfig, GuestEnd, Held, Next, ResumeRequest,
     Start, StepMethod, StopReason, Time, VcpuId, VcpuRun, VmExit,
@@ -20,6 +20,7 @@ use super::{Choices, Client};
 /// How the model is set up.
 #[derive(Clone, Copy)]
 pub(crate) struct Config {
+    pub(crate) architecture: Architecture,
     pub(crate) vcpu_count: usize,
     pub(crate) step: StepMethod,
     pub(crate) holds_interrupts: bool,
@@ -32,6 +33,7 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) const fn vcpus(vcpu_count: usize) -> Self {
         Self {
+            architecture: Architecture::X86_64,
             vcpu_count,
             step: StepMethod::TrapFlag,
             holds_interrupts: true,
@@ -39,6 +41,14 @@ impl Config {
             software_breakpoints: true,
             start: Start::Held,
             notices: Notices::AtOnce,
+        }
+    }
+
+    pub(crate) const fn arm(vcpu_count: usize) -> Self {
+        Self {
+            architecture: Architecture::Aarch64,
+            step: StepMethod::SoftwareStep,
+            ..Self::vcpus(vcpu_count)
         }
     }
 }
@@ -112,19 +122,19 @@ impl World {
             software_breakpoints: config.software_breakpoints,
             hardware_breakpoints: config.hardware_slots,
             watchpoints: config.hardware_slots,
-            slots_are_shared: true,
+            slots_are_shared: config.architecture == Architecture::X86_64,
             hides_pauses: false,
         };
         let count = config.vcpu_count;
         let guest = GuestConfig {
-            architecture: Architecture::X86_64,
+            architecture: config.architecture,
             vcpu_count: u32::try_from(count).unwrap(),
             features: FeatureSet::empty(),
-            layout: LayoutKind::X86_64,
+            layout: config.architecture.native_layout(),
             capabilities,
         };
         let thread = |_| Thread {
-            run: VcpuRun::new(Architecture::X86_64, &capabilities),
+            run: VcpuRun::new(config.architecture, &capabilities),
             state: State::Idle,
             inbox: VecDeque::new(),
             is_kicked: false,
@@ -133,7 +143,12 @@ impl World {
         let mut world = Self {
             model: Model {
                 ram: Ram::new(),
-                cpus: (0..count).map(Cpu::new).collect(),
+                cpus: (0..count)
+                    .map(|vcpu| match config.architecture {
+                        Architecture::X86_64 => Cpu::new(vcpu),
+                        Architecture::Aarch64 => Cpu::new_arm(vcpu),
+                    })
+                    .collect(),
                 is_out: vec![false; count],
                 broken: Vec::new(),
                 capabilities,
@@ -146,6 +161,7 @@ impl World {
                 step: config.step,
                 holds_interrupts: config.holds_interrupts,
                 notices: config.notices,
+                slots: config.hardware_slots,
             },
             end: None,
             is_told: false,
@@ -490,7 +506,11 @@ impl World {
 
     /// The pc that a client sees for its selected vCPU.
     pub(crate) fn pc(&mut self, client: usize) -> u64 {
-        let reply = self.ask(client, "p10");
+        let packet = match self.model.cpus[0].architecture {
+            Architecture::X86_64 => "p10",
+            Architecture::Aarch64 => "p20",
+        };
+        let reply = self.ask(client, packet);
         u64::from_str_radix(&reply, 16)
             .map(u64::swap_bytes)
             .unwrap_or_else(|_| panic!("no pc: {reply}"))

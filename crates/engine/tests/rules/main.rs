@@ -17,6 +17,7 @@
 #[path = "../model/mod.rs"]
 mod model;
 
+mod aarch64;
 mod memory;
 mod own_debug;
 mod play;
