@@ -56,6 +56,9 @@ struct DemoArguments {
     /// Use LLDB instead of GDB.
     #[arg(long)]
     lldb: bool,
+    /// What the debug server is in: KVM on x86-64, KVM on arm64, or the hypervisor at EL2.
+    #[arg(long, value_enum, default_value = "kvm")]
+    host: demo::Host,
 }
 
 #[derive(Args)]
@@ -90,7 +93,7 @@ fn run(task: Task) -> Result<ExitCode> {
             } else {
                 demo::Mode::Scripted
             };
-            demo::run(debugger, mode)
+            demo::run(arguments.host, debugger, mode)
         }
         Task::Test(TestArguments { long, filters }) => ci::run(&ci::Scope { long, filters }),
         Task::Bench { arguments } => bench::run(&arguments),

@@ -10,8 +10,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use trapline_test_machine::{
-    Environment, GuestImage, HostKvm, Machine, MachineOptions, RemoteProcess, guest_initramfs,
+    Architecture, Environment, GuestImage, HostKvm, Machine, MachineOptions, RemoteProcess,
+    guest_initramfs,
 };
+
+use super::{Host, board};
+use crate::{images, programs};
 
 /// The guest's heartbeat, on its console.
 const HEARTBEAT: &str = "trapline-guest: heartbeat";
@@ -22,10 +26,11 @@ const HEARTBEAT_LIMIT: Duration = Duration::from_secs(60);
 /// No RTC and no keyboard controller to wait for; everything on the serial console.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1";
 
-/// This computer's KVM, or an emulated machine's.
+/// This computer's KVM, or an emulated machine's, or an emulated board with this image of the hypervisor.
 pub(super) enum Place {
     Here,
     Machine(Box<Machine>),
+    Board(PathBuf),
 }
 
 /// A booted guest with a debug server.
@@ -49,18 +54,20 @@ enum Running {
 
 impl Place {
     /// Chooses, and boots the emulated machine if it has to be one.
-    pub(super) fn prepare(environment: &Environment, programs: &Path) -> Result<Self> {
-        if HostKvm::probe().runs_stock_kernel() {
-            return Ok(Self::Here);
-        }
-        println!(
-            "   {}, so an emulated machine is booted for it",
-            HostKvm::probe().describe()
-        );
-        let trapline = programs.join("trapline");
-        let options = MachineOptions::default()
-            .programs(programs)
-            .file("/bin/trapline", trapline);
+    pub(super) fn prepare(host: Host, environment: &Environment, own: &Path) -> Result<Self> {
+        let programs = match host {
+            Host::El2 => return Ok(Self::Board(images::el2()?.path)),
+            Host::KvmArm64 => programs::build_for_arm()?,
+            Host::Kvm if HostKvm::probe().runs_stock_kernel() => return Ok(Self::Here),
+            Host::Kvm => {
+                let why = HostKvm::probe().describe();
+                println!("   {why}, so an emulated machine is booted for it");
+                own.to_owned()
+            }
+        };
+        let options = MachineOptions::of(host.architecture())
+            .programs(&programs)
+            .file("/bin/trapline", programs.join("trapline"));
         Ok(Self::Machine(Box::new(Machine::boot(
             environment,
             &options,
@@ -70,6 +77,13 @@ impl Place {
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::Here => "trapline runs on this computer's KVM, at full speed",
+            Self::Machine(machine) if machine.architecture() == Architecture::Arm64 => {
+                "trapline runs inside an emulated Arm machine (QEMU, TCG, EL2), on that machine's KVM"
+            }
+            Self::Board(_) => {
+                "the hypervisor runs at EL2 of an emulated Arm board (QEMU, TCG), the guest at EL1; the board's second \
+                 serial port is for debuggers"
+            }
             Self::Machine(_) => {
                 "trapline runs inside an emulated machine (QEMU, TCG, SVM), on that machine's KVM: the same \
                  program and the same rules, some ten to a hundred times slower"
@@ -82,13 +96,20 @@ impl Place {
         match self {
             Self::Here => boot_here(environment, programs),
             Self::Machine(machine) => boot_in(machine, environment),
+            Self::Board(image) => {
+                let directory = fresh_directory()?;
+                let child = board::start(&image, environment, programs, &directory)?;
+                Guest::here(
+                    child,
+                    directory.join(trapline_test_machine::Board::DEBUG_SOCKET),
+                )
+            }
         }
     }
 }
 
 fn boot_here(environment: &Environment, programs: &Path) -> Result<Guest> {
-    let directory = Environment::directory().join("demo");
-    fs::create_dir_all(&directory)?;
+    let directory = fresh_directory()?;
     let initrd = directory.join("initrd");
     fs::write(
         &initrd,
@@ -96,7 +117,7 @@ fn boot_here(environment: &Environment, programs: &Path) -> Result<Guest> {
     )?;
     let socket = directory.join("socket");
     let log = File::create(directory.join("trapline.log"))?;
-    let mut child = Command::new(programs.join("trapline"))
+    let child = Command::new(programs.join("trapline"))
         .args([
             "run",
             "--cpus",
@@ -116,23 +137,21 @@ fn boot_here(environment: &Environment, programs: &Path) -> Result<Guest> {
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()?;
-    let output = child
-        .stdout
-        .take()
-        .context("trapline has no standard output")?;
-    let console = std::sync::Mutex::new(BufReader::new(output).lines());
-    let mut guest = Guest {
-        socket,
-        first_heartbeat: String::new(),
-        running: Running::Here { child, console },
-        _place: Place::Here,
-    };
-    guest.first_heartbeat = guest.next_heartbeat()?;
-    Ok(guest)
+    Guest::here(child, socket)
+}
+
+fn fresh_directory() -> Result<PathBuf> {
+    let directory = Environment::directory().join("demo");
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 fn boot_in(machine: Box<Machine>, environment: &Environment) -> Result<Guest> {
-    let (kernel, initrd) = machine.put_guest(environment, &GuestImage::default())?;
+    let image = GuestImage {
+        architecture: machine.architecture(),
+        ..GuestImage::default()
+    };
+    let (kernel, initrd) = machine.put_guest(environment, &image)?;
     let process = machine.spawn(&format!(
         "exec trapline run --cpus 2 --memory 512M --console stdio --kernel {kernel} --initrd {initrd} \
          --cmdline '{COMMAND_LINE}' --listen unix:/run/trapline.socket"
@@ -148,6 +167,20 @@ fn boot_in(machine: Box<Machine>, environment: &Environment) -> Result<Guest> {
 }
 
 impl Guest {
+    /// A guest whose console is the output of a process on this computer. Waits for its first heartbeat.
+    fn here(mut child: Child, socket: PathBuf) -> Result<Self> {
+        let output = child.stdout.take().context("there is no console")?;
+        let console = std::sync::Mutex::new(BufReader::new(output).lines());
+        let mut guest = Self {
+            socket,
+            first_heartbeat: String::new(),
+            running: Running::Here { child, console },
+            _place: Place::Here,
+        };
+        guest.first_heartbeat = guest.next_heartbeat()?;
+        Ok(guest)
+    }
+
     /// Waits for the guest's next heartbeat.
     pub(super) fn next_heartbeat(&self) -> Result<String> {
         match &self.running {
@@ -161,7 +194,7 @@ impl Guest {
                         return Ok(line);
                     }
                 }
-                bail!("trapline ended; see target/trapline/demo/trapline.log")
+                bail!("the guest ended; see target/trapline/demo")
             }
             Running::Machine(process) => {
                 // What it said meanwhile is skipped: only what comes from now on shows that it lives.

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use trapline_test_machine::{Architecture, Environment, HostKvm};
 
-use crate::demo;
+use crate::{demo, toolchain::Target};
 use apt::Apt;
 use tools::Tool;
 
@@ -55,16 +55,22 @@ impl Needs {
         Self(Tool::ALL.map(|tool| (tool, need(tool))).to_vec())
     }
 
-    /// For the demo with one debugger.
-    pub(crate) fn demo(debugger: demo::Debugger) -> Self {
-        let architecture = Architecture::X86_64;
+    /// For the demo with one debugger on one host.
+    pub(crate) fn demo(debugger: demo::Debugger, host: demo::Host) -> Self {
+        let architecture = host.architecture();
         let mut tools = vec![Tool::Kernel(architecture), Tool::Busybox(architecture)];
-        tools.push(match debugger {
-            demo::Debugger::Gdb => Tool::Gdb,
-            demo::Debugger::Lldb => Tool::Lldb,
+        tools.push(match (debugger, architecture) {
+            (demo::Debugger::Gdb, Architecture::X86_64) => Tool::Gdb,
+            (demo::Debugger::Gdb, Architecture::Arm64) => Tool::GdbMultiarch,
+            (demo::Debugger::Lldb, _) => Tool::Lldb,
         });
-        if !HostKvm::probe().runs_stock_kernel() {
+        if host != demo::Host::Kvm || !HostKvm::probe().runs_stock_kernel() {
             tools.push(Tool::Qemu(architecture));
+        }
+        match host {
+            demo::Host::Kvm => {}
+            demo::Host::KvmArm64 => tools.push(Tool::Rust(Target::LinuxArm)),
+            demo::Host::El2 => tools.push(Tool::Rust(Target::BareArm)),
         }
         let required = tools.into_iter().map(|tool| (tool, Need::Required));
         Self(required.collect())
