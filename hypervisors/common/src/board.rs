@@ -121,9 +121,7 @@ impl Board {
         if found.processors.is_empty() {
             return Err(BoardError::NoProcessors);
         }
-        let console = console_path(tree);
-        let console =
-            console.and_then(|path| found.uarts.iter().position(|uart| uart.path == path));
+        let console = console_among(&found.uarts, tree);
         Ok(Self {
             memory: found.memory,
             reserved: found.reserved,
@@ -133,6 +131,16 @@ impl Board {
             uarts: found.uarts,
             console,
         })
+    }
+
+    /// Returns the console of a machine, also where [`read`](Self::read) refuses its device tree: the
+    /// refusal is to be said somewhere.
+    #[must_use]
+    pub fn console_of(tree: &DeviceTree) -> Option<UartNode> {
+        let mut found = Found::default();
+        found.visit(&tree.root, "", Cells::of(&tree.root), 0);
+        let console = console_among(&found.uarts, tree)?;
+        found.uarts.into_iter().nth(console)
     }
 
     /// Chooses the serial port for the debug link: the one that `name` names by path, by the address
@@ -316,6 +324,12 @@ fn gic_v2(ranges: &[Span]) -> Result<Gic, BoardError> {
 
 fn is_available(node: &DeviceTreeNode) -> bool {
     value(node, "status").is_none_or(|status| matches!(text(status).as_str(), "okay" | "ok"))
+}
+
+/// Returns which serial port is the console: the one that the tree names, or the first.
+fn console_among(uarts: &[UartNode], tree: &DeviceTree) -> Option<usize> {
+    let named = console_path(tree).and_then(|path| uarts.iter().position(|uart| uart.path == path));
+    named.or((!uarts.is_empty()).then_some(0))
 }
 
 fn console_path(tree: &DeviceTree) -> Option<String> {

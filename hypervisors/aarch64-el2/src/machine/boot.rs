@@ -14,7 +14,7 @@ use trapline_arch::{Architecture, FeatureSet, LayoutKind};
 use trapline_el2::tables::{Attributes, Tables};
 use trapline_engine::{Capabilities, Engine, GuestConfig, Start, StepMethod};
 use trapline_hypervisor::Span;
-use trapline_hypervisor::board::{Board, Gic as GicNode, UartNode};
+use trapline_hypervisor::board::{Board, Conduit, Gic as GicNode, UartNode};
 use trapline_hypervisor::bundle::{Bundle, Part};
 use trapline_hypervisor::handover::{self, ImageHeader, Placement};
 use trapline_hypervisor::lanes::{Hub, Lanes};
@@ -157,12 +157,10 @@ unsafe fn read_tree(address: usize) -> Option<(DeviceTree, Span)> {
     ))
 }
 
-fn find_console(tree: &DeviceTree) -> Option<Board> {
-    let board = Board::read(tree).ok()?;
-    if let Some(node) = board.console.and_then(|index| board.uarts.get(index)) {
-        console::set(port(node));
+fn find_console(tree: &DeviceTree) {
+    if let Some(node) = Board::console_of(tree) {
+        console::set(port(&node));
     }
-    Some(board)
 }
 
 fn port(node: &UartNode) -> Uart<UartRegisters> {
@@ -186,9 +184,14 @@ unsafe fn start_guest(
     tree_span: Span,
     own: Span,
 ) -> Result<Context, Refusal> {
+    find_console(tree);
     let board = Board::read(tree).map_err(|error| alloc::format!("{error}"))?;
-    if let Some(node) = board.console.and_then(|index| board.uarts.get(index)) {
-        console::set(port(node));
+    match board.psci {
+        Some(Conduit::Smc) => (),
+        Some(Conduit::Hvc) => {
+            return Err("firmware is called by HVC: there is another hypervisor below".into());
+        }
+        None => say!("the device tree names no PSCI: no processor but this one can be started"),
     }
     say!(
         "EL2, {} processors, {} MiB of memory, {} KiB of it the hypervisor's",

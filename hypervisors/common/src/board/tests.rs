@@ -105,6 +105,22 @@ fn the_debug_port_is_the_one_that_is_named_or_that_is_left() {
 }
 
 #[test]
+fn the_console_is_found_in_a_tree_that_is_refused() {
+    let mut tree = virt();
+    tree.root.remove_child("intc@8000000");
+    assert!(Board::read(&tree).is_err());
+    assert_eq!(Board::console_of(&tree).unwrap().path, "/pl011@9000000");
+    // Where no console is named it is the first port, which then is not the debugger's.
+    let mut tree = virt();
+    tree.root.remove_child("chosen");
+    let board = Board::read(&tree).unwrap();
+    assert_eq!((board.console, board.debug_uart(None)), (Some(0), Some(1)));
+    tree.root.remove_child("pl011@9000000");
+    tree.root.remove_child("pl011@9040000");
+    assert_eq!(Board::console_of(&tree), None);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let without = |name: &str| {
         let mut tree = virt();
