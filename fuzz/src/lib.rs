@@ -17,14 +17,14 @@ pub use kallsyms::kallsyms;
 pub use page_walk::page_walk;
 pub use page_walk_aarch64::page_walk_aarch64;
 pub use request::request;
-pub use session::session;
+pub use session::{session, session_aarch64};
 pub use vmcoreinfo::vmcoreinfo;
 
 /// A fuzz target: the name of its seed folder and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Targets of which one run takes about as long as a hundred of the others.
-pub const SLOW: &[&str] = &["session"];
+pub const SLOW: &[&str] = &["session", "session_aarch64"];
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
@@ -35,5 +35,6 @@ pub const TARGETS: &[Target] = &[
     ("page_walk_aarch64", page_walk_aarch64),
     ("request", request),
     ("session", session),
+    ("session_aarch64", session_aarch64),
     ("vmcoreinfo", vmcoreinfo),
 ];

@@ -158,6 +158,10 @@ impl Cpu {
         Self::with(Architecture::Aarch64, file)
     }
 
+    pub(super) fn is_arm(&self) -> bool {
+        self.architecture == Architecture::Aarch64
+    }
+
     /// Returns a general-purpose register, of which number 31 is zero.
     pub(crate) fn x(&self, number: u32) -> u64 {
         let id = registers::x(number as u8);

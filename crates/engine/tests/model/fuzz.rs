@@ -2,10 +2,15 @@
 //! that draws its bytes at random.
 
 use trapline_arch::Architecture;
+use trapline_arch::aarch64::registers::{CPSR, PC};
 use trapline_arch::x86_64::registers::{RFLAGS, RIP};
 use trapline_engine::{Access, Start, StepMethod};
 use trapline_rsp::PACKET_SIZE_BYTES;
 
+use super::aarch64::{
+    self, HVC, MASK, NOP, SVC, UNMASK, add, branch, branch_if, brk, load, load_exclusive,
+    load_pair, store, store_exclusive,
+};
 use super::cpu::Notices;
 use super::memory::{CODE, Code, DATA, UNMAPPED, handler, own_code};
 use super::os::SlowOs;
@@ -33,9 +38,12 @@ impl Input<'_> {
 ///
 /// # Panics
 /// If one does not.
-pub(crate) fn exercise(data: &[u8]) {
+pub(crate) fn exercise(architecture: Architecture, data: &[u8]) {
     let mut input = Input(data);
-    let mut world = build(&mut input);
+    let mut world = match architecture {
+        Architecture::X86_64 => build(&mut input),
+        Architecture::Aarch64 => build_arm(&mut input),
+    };
     let before = world.model.ram.copy();
     for _ in 0..MAX_OPERATIONS {
         let Some(operation) = input.byte() else {
@@ -128,13 +136,61 @@ fn build(input: &mut Input<'_>) -> World {
     world
 }
 
+fn build_arm(input: &mut Input<'_>) -> World {
+    let config = Config {
+        step: [StepMethod::SoftwareStep, StepMethod::None][usize::from(input.below(8) == 7)],
+        holds_interrupts: input.below(4) != 0,
+        hardware_slots: [6, 6, 2, 0][input.below(4)],
+        software_breakpoints: input.below(8) != 7,
+        start: [Start::Held, Start::Running][input.below(2)],
+        ..Config::arm(1 + input.below(3))
+    };
+    let os = SlowOs::new(input.below(64));
+    let mut world = World::with_os(config, Choices::Fair(0), os);
+    world.program(aarch64::VECTORS, aarch64::Code::vectors());
+    let shared: &[u32] = &[NOP, add(0, 1), store(0, 1, 0), load(2, 1, 0), branch(-4)];
+    world.program(CODE, aarch64::Code::of(shared));
+    for vcpu in 0..config.vcpu_count {
+        let code: &[u32] = match input.below(5) {
+            0 => shared,
+            1 => &[SVC, brk(0), 0xffff_ffff, branch(-3)],
+            2 => &[
+                load_exclusive(0, 1),
+                add(0, 1),
+                store_exclusive(2, 0, 1),
+                branch_if(2, -3),
+                branch(-4),
+            ],
+            3 => &[
+                UNMASK,
+                NOP,
+                MASK,
+                load_pair(2, 1),
+                store(0, 3, 0),
+                branch(-5),
+            ],
+            _ => &[NOP, store(0, 1, 8), NOP, HVC],
+        };
+        world.program(own_code(vcpu), aarch64::Code::of(code));
+        let cpu = &mut world.model.cpus[vcpu];
+        if input.below(2) == 0 {
+            cpu.file.set_u64(PC, CODE);
+        }
+        if input.below(4) == 0 {
+            cpu.file.set_u64(CPSR, 0);
+        }
+    }
+    world
+}
+
 /// Addresses of which a few bytes are often enough to hit something.
-fn address(input: &mut Input<'_>) -> u64 {
+fn address(is_arm: bool, input: &mut Input<'_>) -> u64 {
     match input.below(8) {
         0 => CODE,
         1 => CODE + 1,
         2 => CODE + 8,
         3 => own_code(input.below(3)) + input.below(16) as u64,
+        4 if is_arm => aarch64::VECTORS + 0x80 * input.below(16) as u64,
         4 => handler([1, 3, 6, 14, 0x20, 0x21, 60][input.below(7)]),
         5 => UNMAPPED,
         6 => CODE + 0x10_0001,
@@ -178,6 +234,7 @@ fn act(world: &mut World, client: usize, input: &mut Input<'_>) {
 
 fn packet(choice: usize, world: &World, input: &mut Input<'_>) -> Option<String> {
     let thread = 1 + input.below(world.model.cpus.len());
+    let is_arm = world.model.cpus[0].is_arm();
     let condition = ["", "", "", ";X3,220027", ";X4,26000027"];
     Some(match choice {
         3..=5 => "vCont;c".into(),
@@ -189,17 +246,17 @@ fn packet(choice: usize, world: &World, input: &mut Input<'_>) -> Option<String>
         11..=12 => "?".into(),
         13..=17 => {
             let kind = ["Z0", "Z0", "Z0", "Z1", "Z2", "Z3", "Z4"][input.below(7)];
-            let at = address(input);
+            let at = address(is_arm, input);
             let len = [1, 1, 4, 8][input.below(4)];
             let condition = condition[input.below(condition.len())];
             format!("{kind},{at:x},{len}{condition}")
         }
         18..=20 => {
             let kind = ["z0", "z0", "z0", "z1", "z2", "z3", "z4"][input.below(7)];
-            let at = address(input);
+            let at = address(is_arm, input);
             format!("{kind},{at:x},{}", [1, 1, 4, 8][input.below(4)])
         }
-        21 => format!("m{:x},10", address(input)),
+        21 => format!("m{:x},10", address(is_arm, input)),
         22 => format!("M{:x},1:77", DATA + input.below(16) as u64),
         23 => "p10".into(),
         24 => "g".into(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use trapline_arch::Architecture;
 use trapline_arch::x86_64::registers::RIP;
 
 use crate::model::memory::{CODE, Code, DATA};
@@ -22,7 +23,8 @@ fn the_promises_hold_for_random_clients_and_schedules() {
         let mut random = Choices::random(seed);
         let len = 20 + random.below(700);
         let bytes: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
-        let result = std::panic::catch_unwind(|| fuzz::exercise(&bytes));
+        let architecture = [Architecture::X86_64, Architecture::Aarch64][(seed % 2) as usize];
+        let result = std::panic::catch_unwind(|| fuzz::exercise(architecture, &bytes));
         assert!(result.is_ok(), "seed {seed}");
     }
 }
