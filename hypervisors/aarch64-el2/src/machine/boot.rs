@@ -5,6 +5,7 @@
     reason = "assembly calls into this, and memory is taken from the machine"
 )]
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -20,6 +21,7 @@ use trapline_hypervisor::handover::{self, ImageHeader, Placement};
 use trapline_hypervisor::lanes::{Hub, Lanes};
 use trapline_hypervisor::link::Link;
 use trapline_hypervisor::uart::{Uart, UartKind};
+use trapline_linux::LinuxGuest;
 
 use super::console::say;
 use super::gic::{self, Gic};
@@ -30,8 +32,8 @@ use super::sysreg::{clean_and_drop, dsb, isb, mrs, msr, sync_code, wfi};
 use super::traps::Context;
 use super::{HEAP, MAX_PROCESSORS, console, power, run_loop, stage2};
 
-/// How much the engine and the device tree may take.
-const HEAP_BYTES: usize = 1536 * 1024;
+/// How much the engine, the device tree and the symbols of the guest's kernel may take.
+const HEAP_BYTES: usize = 2 << 20;
 
 /// A device tree may be at most this long.
 const MAX_TREE_BYTES: usize = 2 << 20;
@@ -428,7 +430,8 @@ fn set_up_machine(
     };
     let links = nodes.iter().map(|node| Link::new(port(node))).collect();
     let file = Architecture::Aarch64.new_register_file();
-    let engine = Engine::new(config, None);
+    let os = LinuxGuest::new(Architecture::Aarch64);
+    let engine = Engine::new(config, Some(Box::new(os)));
     let mut machine = Hub::new(engine, links, ram, capabilities, &file, &shared.lanes);
     let here = hub::number_of(affinity()).ok_or("this processor is not in the device tree")?;
     machine.set_registers(here, |file| {

@@ -17,7 +17,7 @@ use trapline_hypervisor::Span;
 use super::sysreg::{dsb, forget_stage_2, isb, mrs, msr};
 
 /// Pages for stage 2, and for the hypervisor's own tables.
-const PAGES: usize = 96;
+const PAGES: usize = 32;
 
 #[repr(C, align(65536))]
 struct Pool([Page; PAGES]);
