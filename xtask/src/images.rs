@@ -40,11 +40,11 @@ pub(crate) fn el2() -> Result<Image> {
     let target = Target::BareArm;
     let toolchain = toolchain::required(target)?;
     let mut build = toolchain.cargo(target, "build");
-    succeed(build.args(["--release", "--package", PACKAGE, "--bin", PACKAGE]))?;
+    succeed(build.args(["--profile", "image", "--package", PACKAGE, "--bin", PACKAGE]))?;
     let directory = Environment::cross_directory();
     let program = directory
         .join(target.triple())
-        .join("release")
+        .join("image")
         .join(PACKAGE);
     let elf = fs::read(&program).with_context(|| program.display().to_string())?;
     let flat = flat(&elf).with_context(|| program.display().to_string())?;

@@ -77,7 +77,6 @@ impl NameReader {
             return Ok(false);
         }
         self.bytes.truncate(self.position);
-        self.bytes.shrink_to_fit();
         Ok(true)
     }
 

@@ -33,7 +33,7 @@ use super::traps::Context;
 use super::{HEAP, MAX_PROCESSORS, console, power, run_loop, stage2};
 
 /// How much the engine, the device tree and the symbols of the guest's kernel may take.
-const HEAP_BYTES: usize = 2 << 20;
+const HEAP_BYTES: usize = 2304 << 10;
 
 /// A device tree may be at most this long.
 const MAX_TREE_BYTES: usize = 2 << 20;
