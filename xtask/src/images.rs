@@ -42,10 +42,7 @@ pub(crate) fn el2() -> Result<Image> {
     let mut build = toolchain.cargo(target, "build");
     succeed(build.args(["--profile", "image", "--package", PACKAGE, "--bin", PACKAGE]))?;
     let directory = Environment::cross_directory();
-    let program = directory
-        .join(target.triple())
-        .join("image")
-        .join(PACKAGE);
+    let program = directory.join(target.triple()).join("image").join(PACKAGE);
     let elf = fs::read(&program).with_context(|| program.display().to_string())?;
     let flat = flat(&elf).with_context(|| program.display().to_string())?;
     let path = directory.join("trapline-el2.img");

@@ -119,14 +119,18 @@ fn find(
     what: &'static str,
 ) -> Result<Span, HandoverError> {
     for memory in &board.memory {
-        let mut start = memory.start.next_multiple_of(KERNEL_ALIGNMENT_BYTES);
-        loop {
-            let candidate = Span::new(start, len_bytes);
-            if candidate.end > memory.end {
+        let mut start = memory.start;
+        // Each round begins behind another of those that are taken.
+        for _ in 0..=taken.len() {
+            let aligned = start.checked_next_multiple_of(KERNEL_ALIGNMENT_BYTES);
+            let end = aligned.and_then(|start| start.checked_add(len_bytes));
+            let room = aligned.zip(end).filter(|(_, end)| *end <= memory.end);
+            let Some(candidate) = room.map(|(start, end)| Span { start, end }) else {
                 break;
-            }
-            match taken.iter().find(|taken| taken.overlaps(candidate)) {
-                Some(other) => start = other.end.next_multiple_of(KERNEL_ALIGNMENT_BYTES),
+            };
+            let in_the_way = taken.iter().filter(|taken| taken.overlaps(candidate));
+            match in_the_way.map(|taken| taken.end).max() {
+                Some(end) => start = end,
                 None => return Ok(candidate),
             }
         }

@@ -1,9 +1,16 @@
 //! A client on a serial port.
 //!
-//! Nobody hangs up on a serial line. A session begins with the first byte and ends with the client's
+//! Nobody hangs up on a serial line. A session begins with the first packet and ends with the client's
 //! detaching. A client that was killed leaves its session open; whoever comes next begins, as debuggers
 //! do, with `qSupported` or `QStartNoAckMode`, and gets a session of its own: what the dead one has left
 //! behind is removed first (rule R10).
+//!
+//! A new beginning is such a packet that the session has had already, or that comes when it is too late
+//! for it. Where a client dies between the two, the next one's first packet is taken for the other of
+//! them; debuggers send it again when no acknowledgement comes, and that is a new beginning.
+//!
+//! Bytes outside of packets begin no session: noise on the line, which may look like an interrupt
+//! request, stops nobody's guest.
 
 use alloc::vec::Vec;
 
@@ -27,6 +34,8 @@ pub struct Link<R> {
     session: Option<SessionId>,
     /// How many packets have begun since the session did.
     packets: u32,
+    /// Which of [`FIRST_PACKETS`] the session has had.
+    had: [bool; FIRST_PACKETS.len()],
     /// What may be the beginning of a first packet.
     held: Vec<u8>,
 }
@@ -39,6 +48,7 @@ impl<R: Registers> Link<R> {
             uart,
             session: None,
             packets: 0,
+            had: [false; FIRST_PACKETS.len()],
             held: Vec::new(),
         }
     }
@@ -80,26 +90,24 @@ impl<R: Registers> Link<R> {
                 continue;
             }
             let rest = bytes.get(at..).unwrap_or_default();
-            let is_late = self.packets >= PACKETS_OF_A_BEGINNING;
-            if is_late && FIRST_PACKETS.iter().any(|first| rest.starts_with(first)) {
-                self.feed(
-                    bytes.get(from..at).unwrap_or_default(),
-                    engine,
-                    machine,
-                    now,
-                );
-                self.close(engine, machine, now);
-                from = at;
-            } else if is_late && FIRST_PACKETS.iter().any(|first| first.starts_with(rest)) {
+            let before = bytes.get(from..at).unwrap_or_default();
+            let mut firsts = FIRST_PACKETS.iter();
+            if firsts.any(|first| first.len() > rest.len() && first.starts_with(rest)) {
                 // It may become one with the next bytes.
-                self.feed(
-                    bytes.get(from..at).unwrap_or_default(),
-                    engine,
-                    machine,
-                    now,
-                );
+                self.feed(before, engine, machine, now);
                 self.held = rest.to_vec();
                 return;
+            }
+            let first = FIRST_PACKETS
+                .iter()
+                .position(|first| rest.starts_with(first));
+            if first.is_some_and(|first| self.begins_anew(first)) {
+                self.feed(before, engine, machine, now);
+                self.close(engine, machine, now);
+                from = at;
+            }
+            if let Some(had) = first.and_then(|first| self.had.get_mut(first)) {
+                *had = true;
             }
             self.packets = self.packets.saturating_add(1);
         }
@@ -107,12 +115,13 @@ impl<R: Registers> Link<R> {
     }
 
     fn feed(&mut self, bytes: &[u8], engine: &mut Engine, machine: &mut dyn Machine, now: Time) {
-        if bytes.is_empty() {
-            return;
-        }
+        let mut bytes = bytes;
         if self.session.is_none() {
+            let Some(at) = bytes.iter().position(|byte| *byte == b'$') else {
+                return;
+            };
+            bytes = bytes.get(at..).unwrap_or_default();
             self.session = engine.open_session(Access::Full).ok();
-            self.packets = 0;
         }
         if let Some(session) = self.session {
             engine.handle_input(session, bytes, machine, now);
@@ -124,12 +133,19 @@ impl<R: Registers> Link<R> {
             engine.close_session(session, machine, now);
         }
         self.packets = 0;
+        self.had = [false; FIRST_PACKETS.len()];
+    }
+
+    /// Returns whether a first packet is the next client's.
+    fn begins_anew(&self, first: usize) -> bool {
+        let has_had = self.had.get(first).is_some_and(|had| *had);
+        has_had || self.packets >= PACKETS_OF_A_BEGINNING
     }
 
     /// Sends what the engine has for the client, as far as the port has room.
     pub fn send(&mut self, engine: &mut Engine, machine: &mut dyn Machine, now: Time) {
         let Some(session) = self.session else {
-            return;
+            return self.uart.hold_back(false);
         };
         loop {
             let sent = self.uart.send(engine.output(session));
@@ -140,6 +156,7 @@ impl<R: Registers> Link<R> {
         }
         let is_sent = engine.output(session).is_empty();
         self.uart.want_room(!is_sent);
+        self.uart.hold_back(!engine.wants_input(session));
         if is_sent && engine.is_finished(session) {
             self.close(engine, machine, now);
         }

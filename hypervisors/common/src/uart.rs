@@ -56,7 +56,11 @@ mod ns16550 {
     pub(super) const LCR: usize = 3;
     pub(super) const MCR: usize = 4;
     pub(super) const LSR: usize = 5;
+    /// LCR: 8 data bits, one stop bit, no parity, no access to the divisor.
+    pub(super) const BITS_8: u32 = 0b11;
+    /// LSR, and IER.
     pub(super) const RECEIVED: u32 = 1;
+    pub(super) const TRANSMIT_INTERRUPT: u32 = 1 << 1;
     pub(super) const OVERRUN: u32 = 1 << 1;
     /// Parity, framing, break.
     pub(super) const ERRORS: u32 = 0b111 << 2;
@@ -72,6 +76,8 @@ pub struct Uart<R> {
     /// Bytes that may still be written before the 16550 is asked again.
     room: usize,
     damaged: u64,
+    wants_room: bool,
+    is_held_back: bool,
 }
 
 impl<R: Registers> Uart<R> {
@@ -82,6 +88,8 @@ impl<R: Registers> Uart<R> {
             registers,
             room: 0,
             damaged: 0,
+            wants_room: false,
+            is_held_back: false,
         }
     }
 
@@ -96,31 +104,47 @@ impl<R: Registers> Uart<R> {
                 registers.write(pl011::IFLS, 0);
                 registers.write(pl011::LCR_H, pl011::FIFOS_8_BITS);
                 registers.write(pl011::CR, pl011::ENABLE_BOTH);
-                registers.write(pl011::IMSC, pl011::RECEIVE_INTERRUPTS);
             }
             UartKind::Ns16550 { .. } => {
-                self.set(ns16550::LCR, 0b11);
+                // DesignWare's takes a write while it is busy for an error, and interrupts for ever.
+                if self.get(ns16550::LCR) & 0xff != ns16550::BITS_8 {
+                    self.set(ns16550::LCR, ns16550::BITS_8);
+                }
                 self.set(ns16550::FCR, 0b111);
                 // OUT2 lets the interrupt out on PC boards.
                 self.set(ns16550::MCR, 0b1011);
-                self.set(ns16550::IER, 1);
             }
         }
+        self.set_interrupts();
     }
 
     /// Asks for an interrupt when there is room to send, or no longer.
     pub fn want_room(&mut self, is_wanted: bool) {
+        if self.wants_room != is_wanted {
+            self.wants_room = is_wanted;
+            self.set_interrupts();
+        }
+    }
+
+    /// Asks for no interrupts for what is received, or for them again: bytes that nobody takes would go
+    /// on interrupting.
+    pub fn hold_back(&mut self, is_held_back: bool) {
+        if self.is_held_back != is_held_back {
+            self.is_held_back = is_held_back;
+            self.set_interrupts();
+        }
+    }
+
+    fn set_interrupts(&mut self) {
+        let (receive, room) = match self.kind {
+            UartKind::Pl011 => (pl011::RECEIVE_INTERRUPTS, pl011::TRANSMIT_INTERRUPT),
+            UartKind::Ns16550 { .. } => (ns16550::RECEIVED, ns16550::TRANSMIT_INTERRUPT),
+        };
+        let receive = if self.is_held_back { 0 } else { receive };
+        let room = if self.wants_room { room } else { 0 };
         match self.kind {
-            UartKind::Pl011 => {
-                let room = if is_wanted {
-                    pl011::TRANSMIT_INTERRUPT
-                } else {
-                    0
-                };
-                self.registers
-                    .write(pl011::IMSC, pl011::RECEIVE_INTERRUPTS | room);
-            }
-            UartKind::Ns16550 { .. } => self.set(ns16550::IER, if is_wanted { 0b11 } else { 1 }),
+            UartKind::Pl011 => self.registers.write(pl011::IMSC, receive | room),
+            UartKind::Ns16550 { .. } => self.set(ns16550::IER, receive | room),
         }
     }
 
@@ -359,5 +383,9 @@ mod tests {
         ns16550.want_room(true);
         assert_eq!(pl011.registers.interrupts, 0x70);
         assert_eq!(ns16550.registers.interrupts, 3);
+        pl011.hold_back(true);
+        ns16550.hold_back(true);
+        assert_eq!(pl011.registers.interrupts, 0x20);
+        assert_eq!(ns16550.registers.interrupts, 2);
     }
 }

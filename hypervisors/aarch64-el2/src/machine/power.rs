@@ -11,7 +11,7 @@ use trapline_el2::psci;
 use trapline_engine::PowerState;
 
 use super::MAX_PROCESSORS;
-use super::hub::{self, affinity, hub, shared};
+use super::hub::{self, El2, affinity, hub, shared};
 use super::registers::FRAME_PC;
 use super::run_loop;
 use super::sysreg::{mrs, smc};
@@ -100,11 +100,12 @@ pub(super) fn turn_on(target: u64, entry: u64, context: u64) -> u64 {
 }
 
 /// Turns this processor off, as the guest has asked. Returns if firmware refuses.
-pub(super) fn turn_off(index: usize) -> u64 {
+pub(super) fn turn_off(context: &Context) -> u64 {
+    let index = context.index;
     shared().lanes.leave(index);
     {
         let mut hub = hub();
-        hub.set_power(index, PowerState::WaitingForStart);
+        hub.turn_off(index, |file| context.show(file), &El2);
         let others = shared().processors.iter().enumerate();
         let next = others.filter(|(other, _)| hub.power(*other) != PowerState::WaitingForStart);
         if let Some((_, affinity)) = next.map(|(number, affinity)| (number, *affinity)).next() {
@@ -114,7 +115,7 @@ pub(super) fn turn_off(index: usize) -> u64 {
     let mut call = [0; 18];
     call[0] = psci::CPU_OFF;
     smc(&mut call);
-    hub().set_power(index, PowerState::On);
+    hub().stays_on(index);
     call[0]
 }
 

@@ -4,9 +4,7 @@
 
 use trapline_arch::{Architecture, RegisterFile, RegisterGroup};
 use trapline_engine::contract::AccessError;
-use trapline_engine::{
-    Entry, GuestEnd, GuestMemory, HardwarePoints, PowerState, Vcpu, VcpuRun, VmExit,
-};
+use trapline_engine::{Entry, GuestEnd, GuestMemory, HardwarePoints, Vcpu, VcpuRun, VmExit};
 use trapline_hypervisor::lanes::{Processor, drive};
 
 use super::guest_memory::Ram;
@@ -49,7 +47,7 @@ pub(super) fn run(context: Context) -> ! {
     let mut run = VcpuRun::new(Architecture::Aarch64, &shared.capabilities);
     {
         let mut hub = hub();
-        hub.set_power(index, PowerState::On);
+        hub.turned_on(index);
         msr!("SP_EL0", 0);
         msr!("SP_EL1", 0);
         if let Some(file) = hub.registers(index) {
@@ -182,7 +180,7 @@ impl Processor for Runner {
 
 impl Context {
     /// Fills a file with all registers.
-    fn show(&self, file: &mut RegisterFile) {
+    pub(super) fn show(&self, file: &mut RegisterFile) {
         for group in RegisterGroup::ALL {
             registers::load(group, &self.frame, &self.debug, self.optional, file);
         }

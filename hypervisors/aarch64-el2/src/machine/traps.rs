@@ -240,7 +240,7 @@ impl Context {
             Call::SystemSuspend => psci::NOT_SUPPORTED,
             Call::Off => {
                 self.advance();
-                let answer = power::turn_off(self.index);
+                let answer = power::turn_off(self);
                 self.frame.x[0] = answer;
                 return Outcome::Done;
             }
