@@ -149,14 +149,14 @@ fn tests_in(text: &str, is_scenarios: bool) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The names in a list `crate::scenarios! { Each AnyKvm name; … }`.
+/// The names in a list `crate::scenarios! { Each AnyKvm name; Gdb [KvmArm64 El2] name; … }`.
 fn listed(text: &str) -> impl Iterator<Item = &str> {
     let list = text
         .split_once("crate::scenarios! {")
         .map_or("", |(_, rest)| rest);
     let list = list.split_once('}').map_or("", |(list, _)| list);
     list.split(';')
-        .filter_map(|entry| entry.split_whitespace().nth(2))
+        .filter_map(|entry| entry.split_whitespace().last())
 }
 
 #[cfg(test)]
@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn scenarios_are_read_from_their_list() {
-        let text = "use x;\ncrate::scenarios! {\n    Each AnyKvm one;\n    Gdb Hardware two;\n}\nfn one() {}\n";
-        assert_eq!(listed(text).collect::<Vec<_>>(), ["one", "two"]);
+        let text = "use x;\ncrate::scenarios! {\n    Each AnyKvm one;\n    Gdb Hardware two;\n    Gdb [KvmArm64 El2] three;\n}\nfn one() {}\n";
+        assert_eq!(listed(text).collect::<Vec<_>>(), ["one", "two", "three"]);
         assert_eq!(listed("fn main() {}").count(), 0);
     }
 
