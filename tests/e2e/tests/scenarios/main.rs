@@ -1,5 +1,6 @@
 //! What a user sees of Trapline, over real GDB and real LLDB on real guests.
 
+mod arm;
 mod bad_input;
 mod basics;
 mod breakpoints;
@@ -24,6 +25,7 @@ use trapline_e2e::{
 };
 
 const GROUPS: &[Group] = &[
+    group("arm", arm::SCENARIOS),
     group("bad_input", bad_input::SCENARIOS),
     group("basics", basics::SCENARIOS),
     group("breakpoints", breakpoints::SCENARIOS),

@@ -1,0 +1,297 @@
+//! Tiny guests of AArch64: what is not the same as on x86, and the rules once more.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use trapline_e2e::{Kind, LIMIT, Reason, Stage, Watch};
+use trapline_guests::aarch64::{
+    COUNTER, EXCLUSIVE, HALT, LATE_CPU, MMIO, OWN_DEBUG, POWER_OFF, RESET, SELF_MODIFYING,
+    SMP_PING_PONG, SPIN_MASKED, TIMER,
+};
+
+crate::scenarios! {
+    Each KvmArm64 breakpoints_of_both_kinds_hit_each_time;
+    Each KvmArm64 a_watch_stops_before_the_access_of_each_size;
+    Neither KvmArm64 a_watch_names_its_kind_and_the_exact_address;
+    Neither KvmArm64 a_long_range_is_watched_by_one_slot;
+    Each KvmArm64 conditions_are_decided_in_the_server;
+    Each KvmArm64 steps_execute_one_instruction_each_and_no_handler;
+    Each KvmArm64 a_step_over_an_emulated_instruction_is_one;
+    Each KvmArm64 a_wait_for_an_interrupt_is_stepped_and_interrupted;
+    Each KvmArm64 a_guest_with_all_masked_is_interrupted;
+    Neither KvmArm64 a_range_step_passes_exclusive_sequences;
+    Each KvmArm64 both_vcpus_hit_and_each_is_reported_once;
+    Each KvmArm64 a_vcpu_that_starts_late_has_the_breakpoints_each_time;
+    Each KvmArm64 the_guests_own_debug_exceptions_go_to_the_guest;
+    Each KvmArm64 code_that_rewrites_itself_is_debugged;
+    Each KvmArm64 detaching_leaves_nothing_behind;
+    Each KvmArm64 a_power_off_and_a_reset_are_stops;
+}
+
+fn breakpoints_of_both_kinds_hit_each_time(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&COUNTER)?;
+    let soft = debugger.break_at(&guest.symbol("tick_store")?.into())?;
+    let hard = debugger.hbreak(&guest.symbol("write_1")?.into())?;
+    for round in 0..3 {
+        let stop = debugger.cont_to(soft)?;
+        ensure!(stop.pc == guest.symbol("tick_store")?, "{stop:?}");
+        ensure!(debugger.read_u64(guest.symbol("counter")?)? == round);
+        let stop = debugger.cont_to(hard)?;
+        ensure!(stop.pc == guest.symbol("write_1")?, "{stop:?}");
+    }
+    debugger.delete(soft)?;
+    debugger.delete(hard)?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn a_watch_stops_before_the_access_of_each_size(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&COUNTER)?;
+    let cells = guest.symbol("cells")?;
+    let cases = [
+        (0, 1, "write_1"),
+        (2, 2, "write_2"),
+        (4, 4, "write_4"),
+        (8, 8, "write_8"),
+        // The second half of a store of two registers.
+        (24, 8, "write_16"),
+    ];
+    for (offset, size, at) in cases {
+        let point = debugger.watch(cells + offset, size, Watch::Write)?;
+        let stop = debugger.cont_to(point)?;
+        // A debugger steps over the access to see what it has changed.
+        let place = guest.symbol(at)?;
+        ensure!((place..=place + 4).contains(&stop.pc), "{size}: {stop:?}");
+        debugger.delete(point)?;
+    }
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn a_watch_names_its_kind_and_the_exact_address(stage: &Stage) -> Result<()> {
+    let guest = stage.guest(&COUNTER).start()?;
+    let mut client = stage.client(&guest)?;
+    let cells = guest.symbol("cells")?;
+    for (packet, key, offset, size) in [
+        ("Z2", "watch", 4, 4),
+        ("Z2", "watch", 24, 8),
+        ("Z4", "awatch", 8, 8),
+        ("Z3", "rwatch", 8, 8),
+    ] {
+        let place = cells + offset;
+        ensure!(client.ask(&format!("{packet},{place:x},{size}"))? == "OK");
+        let stop = client.resume("vCont;c")?;
+        ensure!(stop.contains(&format!("{key}:{place:x};")), "{stop}");
+        let remove = packet.replace('Z', "z");
+        ensure!(client.ask(&format!("{remove},{place:x},{size}"))? == "OK");
+    }
+    Ok(())
+}
+
+fn a_long_range_is_watched_by_one_slot(stage: &Stage) -> Result<()> {
+    let guest = stage.guest(&COUNTER).start()?;
+    let mut client = stage.client(&guest)?;
+    // A mebibyte around everything that the guest has.
+    let start = guest.symbol("cells")? & !0xf_ffff;
+    ensure!(client.ask(&format!("Z2,{start:x},100000"))? == "OK");
+    let stop = client.resume("vCont;c")?;
+    ensure!(stop.contains("watch:"), "{stop}");
+    Ok(())
+}
+
+fn conditions_are_decided_in_the_server(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&COUNTER)?;
+    let point = debugger.break_at(&guest.symbol("hot")?.into())?;
+    debugger.condition(point, "$x0 == 500")?;
+    let stop = debugger.cont_to(point)?;
+    ensure!(debugger.register("x0")? == 500, "{stop:?}");
+    debugger.delete(point)?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn steps_execute_one_instruction_each_and_no_handler(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&TIMER)?;
+    let straight = guest.symbol("straight")?;
+    let point = debugger.break_at(&straight.into())?;
+    for _ in 0..4 {
+        debugger.cont_to(point)?;
+        for number in 1..=16 {
+            let stop = debugger.step()?;
+            ensure!(stop.pc == straight + 4 * number, "{number}: {stop:?}");
+        }
+    }
+    debugger.delete(point)?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn a_step_over_an_emulated_instruction_is_one(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&MMIO)?;
+    let point = debugger.break_at(&guest.symbol("emulated")?.into())?;
+    debugger.cont_to(point)?;
+    debugger.delete(point)?;
+    for after in ["after_1", "after_2", "after_3", "after_4"] {
+        let stop = debugger.step()?;
+        ensure!(stop.pc == guest.symbol(after)?, "{after}: {stop:?}");
+    }
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn a_wait_for_an_interrupt_is_stepped_and_interrupted(stage: &Stage) -> Result<()> {
+    let guest = stage.guest(&HALT).cmdline("idle").start()?;
+    let mut debugger = stage.attach(&guest)?;
+    let wait = guest.symbol("wait")?;
+    let point = debugger.break_at(&wait.into())?;
+    debugger.cont_to(point)?;
+    let stop = debugger.step()?;
+    ensure!(stop.pc == wait + 4, "{stop:?}");
+    debugger.delete(point)?;
+    let idle = debugger.break_at(&guest.symbol("idle")?.into())?;
+    debugger.cont_to(idle)?;
+    debugger.delete(idle)?;
+    for _ in 0..3 {
+        debugger.resume()?;
+        debugger.interrupt()?;
+        let stop = debugger.wait_stop(LIMIT)?;
+        ensure!(matches!(stop.reason, Reason::Signal(_)), "{stop:?}");
+    }
+    Ok(())
+}
+
+fn a_guest_with_all_masked_is_interrupted(stage: &Stage) -> Result<()> {
+    let guest = stage.guest(&SPIN_MASKED).cmdline("endless").start()?;
+    let mut debugger = stage.attach(&guest)?;
+    let mut last = 0;
+    for _ in 0..3 {
+        debugger.resume()?;
+        std::thread::yield_now();
+        debugger.interrupt()?;
+        debugger.wait_stop(LIMIT)?;
+        let spins = debugger.read_u64(guest.symbol("spins")?)?;
+        ensure!(spins >= last);
+        last = spins;
+    }
+    Ok(())
+}
+
+fn a_range_step_passes_exclusive_sequences(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&EXCLUSIVE).start()?;
+    let mut client = stage.client(&guest)?;
+    let (start, end) = (guest.symbol("add_one")?, guest.symbol("add_one_done")?);
+    ensure!(client.ask(&format!("Z0,{start:x},4"))? == "OK");
+    for _ in 0..3 {
+        client.resume("vCont;c")?;
+        let stop = client.resume(&format!("vCont;r{start:x},{end:x}:1"))?;
+        ensure!(stop.starts_with('T'), "{stop}");
+        let pc = client.ask("p20")?;
+        ensure!(pc == format!("{:016x}", end.swap_bytes()), "{pc}");
+    }
+    ensure!(client.ask(&format!("z0,{start:x},4"))? == "OK");
+    client.packet("D;1")?;
+    guest.expect_passed()
+}
+
+fn both_vcpus_hit_and_each_is_reported_once(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&SMP_PING_PONG).cpus(2).start()?;
+    let mut debugger = stage.attach(&guest)?;
+    let both = guest.symbol("both")?;
+    for hardware in [false, true] {
+        let point = if hardware {
+            debugger.hbreak(&both.into())?
+        } else {
+            debugger.break_at(&both.into())?
+        };
+        for round in 0..4 {
+            let mut hits = BTreeMap::<u64, u32>::new();
+            for _ in 0..2 {
+                let stop = debugger.cont_to(point)?;
+                ensure!(stop.pc == both, "{stop:?}");
+                *hits.entry(stop.thread).or_default() += 1;
+                // LLDB shows all threads that hit at once in one stop.
+                if stage.kind() == Kind::Lldb {
+                    break;
+                }
+            }
+            let once = (1..=2).all(|thread| hits.get(&thread) == Some(&1));
+            ensure!(
+                stage.kind() == Kind::Lldb || once,
+                "round {round}: {hits:?}"
+            );
+        }
+        debugger.delete(point)?;
+    }
+    debugger.write(guest.symbol("rounds")?, &2_u64.to_le_bytes())?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn a_vcpu_that_starts_late_has_the_breakpoints_each_time(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&LATE_CPU).cpus(2).start()?;
+    let mut debugger = stage.attach(&guest)?;
+    ensure!(debugger.threads()?.len() == 2);
+    let soft = debugger.break_at(&guest.symbol("late_start")?.into())?;
+    for start in 0..3 {
+        let stop = debugger.cont_to(soft)?;
+        ensure!(stop.thread == 2, "start {start}: {stop:?}");
+        ensure!(stop.pc == guest.symbol("late_start")?, "{stop:?}");
+    }
+    debugger.delete(soft)?;
+    let point = debugger.watch(guest.symbol("starts")?, 8, Watch::Write)?;
+    let stop = debugger.cont_to(point)?;
+    ensure!(stop.thread == 2, "{stop:?}");
+    debugger.delete(point)?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+/// Beside the debugger's own breakpoints and watchpoints, and with none.
+fn the_guests_own_debug_exceptions_go_to_the_guest(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&OWN_DEBUG)?;
+    let soft = debugger.break_at(&guest.symbol("main_loop")?.into())?;
+    for _ in 0..3 {
+        debugger.cont_to(soft)?;
+    }
+    debugger.delete(soft)?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn code_that_rewrites_itself_is_debugged(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&SELF_MODIFYING)?;
+    let point = debugger.hbreak(&guest.symbol("patched")?.into())?;
+    for round in 0..4 {
+        debugger.cont_to(point)?;
+        debugger.step()?;
+        ensure!(debugger.register("x0")? & 0xffff_ffff == round, "{round}");
+    }
+    debugger.delete(point)?;
+    debugger.cont_to_end()?;
+    guest.expect_passed()
+}
+
+fn detaching_leaves_nothing_behind(stage: &Stage) -> Result<()> {
+    let (mut guest, mut debugger) = stage.held(&COUNTER)?;
+    let soft = debugger.break_at(&guest.symbol("tick_store")?.into())?;
+    debugger.hbreak(&guest.symbol("write_1")?.into())?;
+    debugger.watch(guest.symbol("sum")?, 8, Watch::Write)?;
+    debugger.cont_to(soft)?;
+    debugger.step()?;
+    debugger.detach()?;
+    guest.expect_passed()
+}
+
+fn a_power_off_and_a_reset_are_stops(stage: &Stage) -> Result<()> {
+    for (image, words) in [(&POWER_OFF, "powered off"), (&RESET, "asked for a reset")] {
+        let (mut guest, mut debugger) = stage.held(image)?;
+        let stop = debugger.cont()?;
+        ensure!(stop.reason == Reason::Signal("SIGTRAP".into()), "{stop:?}");
+        let told = debugger.monitor("vcpus")?;
+        ensure!(told.contains(words), "{told}");
+        let end = debugger.cont()?;
+        ensure!(matches!(end.reason, Reason::Exited(_)), "{end:?}");
+        guest.expect_passed()?;
+    }
+    Ok(())
+}
