@@ -60,8 +60,8 @@ pub enum Image {
 pub enum KernelFormat {
     /// By what its first bytes say.
     Detect,
-    /// As plain code and data, copied to this guest-physical address and entered there: in real mode
-    /// below 1 MiB, else by the boot contract of a plain 64-bit ELF image.
+    /// As plain code and data, copied to this guest-physical address and entered there: on x86-64 in
+    /// real mode below 1 MiB, else by the boot contract of a plain 64-bit ELF image.
     Flat(u64),
 }
 

@@ -1,8 +1,11 @@
-//! A small virtual machine monitor on Linux KVM for x86-64 guests.
+//! A small virtual machine monitor on Linux KVM for x86-64 guests on x86-64 and AArch64 guests on AArch64.
 //!
-//! It boots stock Linux kernels, PVH and plain ELF images, Multiboot images and flat binaries on a
-//! machine with a serial console, virtio-mmio disks and ACPI, and leaves the running of the vCPUs to
-//! `trapline-kvm`. What a plain image finds when it starts is the *boot contract*:
+//! It boots stock Linux kernels and other images on a machine with a serial console and virtio-mmio disks,
+//! and leaves the running of the vCPUs to `trapline-kvm`. What a plain image finds when it starts is the
+//! *boot contract*.
+//!
+//! # x86-64
+//! Linux bzImage, PVH and plain ELF images, Multiboot images and flat binaries, with ACPI.
 //!
 //! - 64-bit mode with interrupts off, the first 4 GiB identity mapped by writable 2 MiB pages;
 //! - CS = 0x10, DS = ES = SS = 0x18, both flat; an empty interrupt descriptor table;
@@ -17,6 +20,22 @@
 //! | port 0x64 | keyboard controller: a write of 0xfe resets |
 //! | port 0xf4 | debug exit: a write ends the guest with that status |
 //! | 0xd0000000 + 4096 n, interrupt 16 + n | virtio-mmio disk n |
+//!
+//! # AArch64
+//! Linux Image, plain ELF images and flat binaries, with a device tree. GIC, console and RAM are where
+//! QEMU's machine `virt` has them.
+//!
+//! - EL1 with its own stack pointer, MMU and caches off, all exceptions masked;
+//! - X0 = address of the device tree, X1 to X3 are 0; SP = top of a stack of 64 KiB;
+//! - all other vCPUs are off until PSCI `CPU_ON`, by HVC; power-off and reset are PSCI's too.
+//!
+//! | address | device |
+//! |---|---|
+//! | 0x08000000 | GIC distributor; `GICv2` CPU interface at 0x08010000, `GICv3` redistributors at 0x080a0000 |
+//! | 0x09000000, SPI 1 | serial port, 16550, a register each byte |
+//! | 0x09080000 | debug exit: a write ends the guest with that status |
+//! | 0x0a000000 + 4096 n, SPI 16 + n | virtio-mmio disk n |
+//! | 0x40000000 | RAM |
 //!
 //! ```no_run
 //! use trapline_vmm::{Image, Vm, VmConfig};

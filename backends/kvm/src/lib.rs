@@ -24,6 +24,10 @@
 //!   installed with `SA_RESTART`, so that other system calls do not notice it.
 //!
 //! # What is not hidden from the guest
+//! On AArch64, while breakpoints of the debugger stand in memory or slots are in use: kernels before Linux
+//! 6.14 do not step a program in the guest that its own debugger steps by `MDSCR_EL1.SS`. Registers of the
+//! physical timer run on over a pause; the virtual ones do not.
+//!
 //! After a triple fault on AMD, KVM itself resets the vCPU before it tells anybody, so the
 //! registers are those of a reset processor.
 
