@@ -14,14 +14,17 @@ FUNCTION main
     mov x21, x0
     bl init
     bl enable_timer
-    msr daifclr, #2
     mov x20, #0
 main_loop:
+    /* Masked, it wakes WFI even if it comes before. */
     ldr x0, =PERIOD
     bl rearm
 wait:
     wfi
     add x20, x20, #1
+    msr daifclr, #2
+    isb
+    msr daifset, #2
     STORE x20, woken
     AGAIN main_loop
     mov x0, x21
@@ -30,6 +33,7 @@ wait:
     cbz x0, 1f
     msr cntv_ctl_el0, xzr
     isb
+    msr daifclr, #2
 idle:
     wfi
     b idle

@@ -21,6 +21,11 @@ main_loop:
     bl psci
     cmp w0, #0
     REQUIRE eq, 1
+    /* QEMU's firmware says that a processor is off until it has run. */
+wait_start:
+    LOAD x0, starts
+    cmp x0, x20
+    b.ne wait_start
 wait_off:
     ldr w0, =PSCI_AFFINITY_INFO
     mov x1, #1
@@ -28,9 +33,6 @@ wait_off:
     bl psci
     cmp w0, #1
     b.ne wait_off
-    LOAD x0, starts
-    cmp x0, x20
-    REQUIRE eq, 2
     AGAIN main_loop
     EXIT 0
 END main

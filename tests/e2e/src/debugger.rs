@@ -112,11 +112,12 @@ pub struct Memory {
 pub trait Debugger: fmt::Debug {
     /// Which one it is.
     fn kind(&self) -> Kind;
-    /// Takes an ELF image for the guest's symbols. Before connecting.
+    /// Takes an ELF image for the guest's symbols, which lies in memory `slide` bytes behind where it was
+    /// linked. Before connecting.
     ///
     /// # Errors
     /// When the debugger refuses, is gone, or does not answer in time; as with every verb below.
-    fn symbols(&mut self, image: &Path) -> Result<()>;
+    fn symbols(&mut self, image: &Path, slide: u64) -> Result<()>;
     /// Connects to a server's Unix socket and yields the stop it finds.
     ///
     /// # Errors

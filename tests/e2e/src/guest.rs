@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
-use trapline_guests::Guest;
+use trapline_guests::{Ending, Guest};
 use trapline_test_machine::{Board, Environment, did_not_run};
 
 use crate::{
@@ -25,7 +25,10 @@ use crate::{
 const DEFAULTS: [(&str, &str); 2] = [("--console", "none"), ("--memory", "16M")];
 
 /// What the hypervisor for EL2 says on the console when it takes debuggers and enters the guest.
-const HYPERVISOR_IS_UP: &str = "the guest begins at";
+const HYPERVISOR_IS_UP: &str = "the guest begins at 0x";
+
+/// What a tiny guest says there when all was as it should be.
+const PASSED_ON_A_BOARD: &str = "status 00";
 
 /// What to boot.
 #[derive(Clone, Debug)]
@@ -58,6 +61,7 @@ pub struct RunningGuest {
     extra_socket: PathBuf,
     directory: TempDir,
     place: Place,
+    slide: u64,
 }
 
 impl GuestBuilder {
@@ -162,6 +166,7 @@ impl GuestBuilder {
             extra_socket,
             directory,
             place: self.place,
+            slide: 0,
         })
     }
 
@@ -202,6 +207,11 @@ impl GuestBuilder {
             (Image::Tiny(guest), None) => {
                 let path = image_path(directory, guest);
                 fs::write(&path, guest.elf)?;
+                if !matches!(self.place, Place::Board) {
+                    return Ok((path.display().to_string(), None));
+                }
+                let path = path.with_extension("image");
+                fs::write(&path, guest.flat().context("a guest without a segment")?)?;
                 Ok((path.display().to_string(), None))
             }
             (Image::Tiny(guest), Some(machine)) => {
@@ -225,6 +235,11 @@ impl GuestBuilder {
         let mut command = board.command(&Environment::load(), directory.path())?;
         let process = LocalProcess::start(&mut command, &self.transcript, "board")?;
         process.expect(HYPERVISOR_IS_UP, LIMIT)?;
+        process.expect("\n", LIMIT)?;
+        let slide = match &self.image {
+            Image::Tiny(guest) => slide(guest, &process.text())?,
+            Image::Files(..) => 0,
+        };
         Ok(RunningGuest {
             process: Process::Local(process),
             image: self.image,
@@ -232,6 +247,7 @@ impl GuestBuilder {
             extra_socket: PathBuf::new(),
             directory,
             place: self.place,
+            slide,
         })
     }
 
@@ -324,9 +340,16 @@ impl RunningGuest {
     /// When there is no such label.
     pub fn symbol(&self, name: &str) -> Result<u64> {
         let guest = self.guest()?;
-        guest
+        let address = guest
             .symbol(name)
-            .with_context(|| format!("the guest {} has no label {name}", guest.name))
+            .with_context(|| format!("the guest {} has no label {name}", guest.name))?;
+        Ok(address.wrapping_add(self.slide))
+    }
+
+    /// How far behind the place that it was linked for the tiny guest lies.
+    #[must_use]
+    pub fn slide(&self) -> u64 {
+        self.slide
     }
 
     fn guest(&self) -> Result<&'static Guest> {
@@ -380,6 +403,14 @@ impl RunningGuest {
             "the guest's own checks failed: status {status}; trapline said: {}",
             self.process.text()
         );
+        // A board has no exit status: there the guest says it on the console.
+        let has_said = self.process.text().contains(PASSED_ON_A_BOARD);
+        let must_say = matches!(self.place, Place::Board) && self.guest()?.ending == Ending::Passed;
+        ensure!(
+            has_said || !must_say,
+            "the guest's own checks failed: {}",
+            self.process.text()
+        );
         Ok(())
     }
 
@@ -390,6 +421,15 @@ impl RunningGuest {
     pub fn terminate(&self) -> Result<()> {
         self.process.terminate()
     }
+}
+
+/// How far behind the place that it was linked for a guest lies, by what the hypervisor has said.
+fn slide(guest: &Guest, console: &str) -> Result<u64> {
+    let (_, address) = console.split_once(HYPERVISOR_IS_UP).unwrap_or_default();
+    let digits = address.split(|c: char| !c.is_ascii_hexdigit()).next();
+    let address = u64::from_str_radix(digits.unwrap_or_default(), 16)?;
+    let linked = guest.symbol("_start").context("a guest without a start")?;
+    Ok(address.wrapping_sub(linked))
 }
 
 fn image_path(directory: &Path, guest: &Guest) -> PathBuf {

@@ -99,12 +99,6 @@ impl Place {
         }
     }
 
-    /// Whether the server offers a file with the symbols of a stock kernel. A hypervisor has no room for it.
-    #[must_use]
-    pub fn offers_symbols(&self) -> bool {
-        !matches!(self, Self::Board)
-    }
-
     /// Whether interrupts are held off while a vCPU is stepped. KVM on arm64 has no means for that.
     #[must_use]
     pub fn holds_interrupts(&self) -> bool {

@@ -134,7 +134,7 @@ impl Stage {
     /// When it cannot be connected.
     pub fn attach(&self, guest: &RunningGuest) -> Result<Box<dyn Debugger>> {
         let mut debugger = self.debugger()?;
-        debugger.symbols(&guest.image_path()?)?;
+        debugger.symbols(&guest.image_path()?, guest.slide())?;
         let stop = debugger.connect(guest.socket())?;
         ensure!(stop.thread != 0, "no thread after connecting: {stop:?}");
         Ok(debugger)

@@ -41,6 +41,10 @@ pub(super) const COMMANDS: &[Command] = &[
 
 fn list(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     call.arguments.end()?;
+    let root = match call.context.core.config.architecture {
+        Architecture::X86_64 => "cr3",
+        Architecture::Aarch64 => "ttbr0_el1",
+    };
     let mut table = Table::new(&[
         "",
         "vcpu",
@@ -49,13 +53,13 @@ fn list(call: &mut Call<'_, '_>) -> Result<(), Failure> {
         "where",
         "mode",
         "ring",
-        "cr3",
+        root,
         "stopped for",
     ]);
     let chosen = call.vcpu();
     for vcpu in call.context.core.run.vcpu_ids() {
         let mark = if vcpu == chosen { "*" } else { "" };
-        let [pc, symbol, mode, ring, cr3] = position(vcpu, call.context);
+        let [pc, symbol, mode, ring, tables] = position(vcpu, call.context);
         table.row([
             mark.into(),
             vcpu.0.to_string(),
@@ -64,7 +68,7 @@ fn list(call: &mut Call<'_, '_>) -> Result<(), Failure> {
             symbol,
             mode,
             ring,
-            cr3,
+            tables,
             reason(vcpu, call.context),
         ]);
     }
@@ -135,9 +139,9 @@ fn position(vcpu: VcpuId, context: &mut Context<'_>) -> [String; 5] {
             file.u64(aarch64::registers::TTBR0_EL1),
         ),
     };
-    let cr3 = format!("{root:#x}");
+    let tables = format!("{root:#x}");
     let symbol = super::symbols::name_of(pc, context);
-    [format!("{pc}"), symbol, mode, ring, cr3]
+    [format!("{pc}"), symbol, mode, ring, tables]
 }
 
 fn reason(vcpu: VcpuId, context: &mut Context<'_>) -> String {

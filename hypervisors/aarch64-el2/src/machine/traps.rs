@@ -120,11 +120,15 @@ impl Context {
                 slots: 0,
                 data_address: None,
             }),
-            Trap::HypervisorCall | Trap::Unexpected(_) => {
-                if let Trap::Unexpected(class) = Trap::from_esr(esr) {
-                    let pc = self.frame.pc;
-                    self.report(format_args!("{class} at {pc:#x} is not known"));
-                }
+            // There is nobody whom it could call; the instruction is behind the guest already.
+            Trap::HypervisorCall => {
+                self.frame.x[0] = psci::NOT_SUPPORTED;
+                self.frame.pstate &= !PSTATE_SS;
+                Outcome::Done
+            }
+            Trap::Unexpected(class) => {
+                let pc = self.frame.pc;
+                self.report(format_args!("{class} at {pc:#x} is not known"));
                 let unknown = Esr::new().with_ec(ExceptionClass::UNKNOWN).with_il(true);
                 self.deliver(unknown, None);
                 Outcome::Done

@@ -173,8 +173,13 @@ impl Debugger for GdbSession {
         Kind::Gdb
     }
 
-    fn symbols(&mut self, image: &Path) -> Result<()> {
-        self.command(&format!("-file-exec-and-symbols {}", image.display()))
+    fn symbols(&mut self, image: &Path, slide: u64) -> Result<()> {
+        let image = image.display();
+        if slide == 0 {
+            let command = format!("-file-exec-and-symbols {image}");
+            return self.command(&command).map(drop);
+        }
+        self.console(&format!("symbol-file -o {slide:#x} {image}"))
             .map(drop)
     }
 

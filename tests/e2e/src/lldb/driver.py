@@ -32,11 +32,13 @@ class Driver:
         self.debugger.SetAsync(True)
         self.listener = lldb.SBListener("trapline-e2e")
         self.target = None
+        self.slide = 0
         self.process = None
 
     # Sessions
 
-    def symbols(self, image):
+    def symbols(self, image, slide):
+        self.slide = slide
         self.target = self.debugger.CreateTarget(image)
         if not self.target.IsValid():
             raise Refused("no target of " + image)
@@ -49,7 +51,10 @@ class Driver:
         url = "unix-connect://" + path
         self.process = self.target.ConnectRemote(self.listener, url, "gdb-remote", error)
         check(error, "connect")
-        return self.wait_stop(limit)
+        stop = self.wait_stop(limit)
+        if self.slide:
+            check(self.target.SetModuleLoadAddress(self.target.GetModuleAtIndex(0), self.slide), "slide")
+        return stop
 
     def detach(self):
         check(self.process.Detach(), "detach")

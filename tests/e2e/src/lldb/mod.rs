@@ -124,8 +124,8 @@ impl Debugger for LldbSession {
         Kind::Lldb
     }
 
-    fn symbols(&mut self, image: &Path) -> Result<()> {
-        self.ask(&json!({"verb": "symbols", "image": image}))
+    fn symbols(&mut self, image: &Path, slide: u64) -> Result<()> {
+        self.ask(&json!({"verb": "symbols", "image": image, "slide": slide}))
             .map(drop)
     }
 

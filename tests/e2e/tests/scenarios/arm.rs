@@ -10,22 +10,22 @@ use trapline_guests::aarch64::{
 };
 
 crate::scenarios! {
-    Each KvmArm64 breakpoints_of_both_kinds_hit_each_time;
-    Each KvmArm64 a_watch_stops_before_the_access_of_each_size;
-    Neither KvmArm64 a_watch_names_its_kind_and_the_exact_address;
-    Neither KvmArm64 a_long_range_is_watched_by_one_slot;
-    Each KvmArm64 conditions_are_decided_in_the_server;
-    Each KvmArm64 steps_execute_one_instruction_each_and_no_handler;
-    Each KvmArm64 a_step_over_an_emulated_instruction_is_one;
-    Each KvmArm64 a_wait_for_an_interrupt_is_stepped_and_interrupted;
-    Each KvmArm64 a_guest_with_all_masked_is_interrupted;
-    Neither KvmArm64 a_range_step_passes_exclusive_sequences;
-    Each KvmArm64 both_vcpus_hit_and_each_is_reported_once;
-    Each KvmArm64 a_vcpu_that_starts_late_has_the_breakpoints_each_time;
-    Each KvmArm64 the_guests_own_debug_exceptions_go_to_the_guest;
-    Each KvmArm64 code_that_rewrites_itself_is_debugged;
-    Each KvmArm64 detaching_leaves_nothing_behind;
-    Each KvmArm64 a_power_off_and_a_reset_are_stops;
+    Each [KvmArm64 El2] breakpoints_of_both_kinds_hit_each_time;
+    Each [KvmArm64 El2] a_watch_stops_before_the_access_of_each_size;
+    Neither [KvmArm64 El2] a_watch_names_its_kind_and_the_exact_address;
+    Neither [KvmArm64 El2] a_long_range_is_watched_by_one_slot;
+    Each [KvmArm64 El2] conditions_are_decided_in_the_server;
+    Each [KvmArm64 El2] steps_execute_one_instruction_each_and_no_handler;
+    Each [KvmArm64 El2] a_step_over_an_emulated_instruction_is_one;
+    Each [KvmArm64 El2] a_wait_for_an_interrupt_is_stepped_and_interrupted;
+    Each [KvmArm64 El2] a_guest_with_all_masked_is_interrupted;
+    Neither [KvmArm64 El2] a_range_step_passes_exclusive_sequences;
+    Each [KvmArm64 El2] both_vcpus_hit_and_each_is_reported_once;
+    Each [KvmArm64 El2] a_vcpu_that_starts_late_has_the_breakpoints_each_time;
+    Each [KvmArm64 El2] the_guests_own_debug_exceptions_go_to_the_guest;
+    Each [KvmArm64 El2] code_that_rewrites_itself_is_debugged;
+    Each [KvmArm64 El2] detaching_leaves_nothing_behind;
+    Each [KvmArm64 El2] a_power_off_and_a_reset_are_stops;
 }
 
 fn breakpoints_of_both_kinds_hit_each_time(stage: &Stage) -> Result<()> {

@@ -49,7 +49,7 @@ fn every_optional_packet_can_be_turned_off(stage: &Stage) -> Result<()> {
             unknown.push(packet);
             continue;
         }
-        debugger.symbols(&guest.image_path()?)?;
+        debugger.symbols(&guest.image_path()?, guest.slide())?;
         debugger
             .connect(guest.socket())
             .with_context(|| format!("{packet} off"))?;
@@ -110,7 +110,7 @@ fn breakpoints_may_stay_inserted(stage: &Stage) -> Result<()> {
     let mut guest = stage.guest(&COUNTER).start()?;
     let mut debugger = stage.debugger()?;
     debugger.console("set breakpoint always-inserted on")?;
-    debugger.symbols(&guest.image_path()?)?;
+    debugger.symbols(&guest.image_path()?, guest.slide())?;
     debugger.connect(guest.socket())?;
     let mut looker = stage.client(&guest)?;
     let (tick, hot) = (guest.symbol("tick")?, guest.symbol("hot")?);
@@ -160,7 +160,7 @@ fn breakpoints_that_stay_inserted_go_when_the_debugger_does(stage: &Stage) -> Re
         let mut guest = stage.guest(&COUNTER).cmdline("endless").start()?;
         let mut debugger = stage.debugger()?;
         debugger.console("set breakpoint always-inserted on")?;
-        debugger.symbols(&guest.image_path()?)?;
+        debugger.symbols(&guest.image_path()?, guest.slide())?;
         debugger.connect(guest.socket())?;
         let mut looker = stage.client(&guest)?;
         let (tick, hot) = (guest.symbol("tick")?, guest.symbol("hot")?);

@@ -48,8 +48,8 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
         .running()
         .start_until("heartbeat 2", BOOT_LIMIT)?;
     let mut debugger = stage.debugger()?;
-    if stage.kind() == Kind::Lldb || !stage.place().offers_symbols() {
-        debugger.symbols(&symbol_file(stage, &guest, directory.path())?)?;
+    if stage.kind() == Kind::Lldb {
+        debugger.symbols(&symbol_file(stage, &guest, directory.path())?, 0)?;
     }
     debugger.connect(guest.socket())?;
     every_vcpu_has_a_name(&mut *debugger)?;
@@ -97,7 +97,7 @@ pub(crate) fn files(
     }
 }
 
-/// LLDB takes no file from a server, and a hypervisor has no room for one, so `trapline symbols` makes it.
+/// LLDB takes no file from a server, so `trapline symbols` makes it.
 fn symbol_file(
     stage: &Stage,
     guest: &RunningGuest,
@@ -111,11 +111,6 @@ fn symbol_file(
         .arg(format!("unix:{}", guest.socket().display()))
         .arg("-o")
         .arg(&path);
-    if !stage.place().offers_symbols() {
-        let architecture = stage.place().architecture();
-        let kernel = stage.environment().kernel_for(architecture)?;
-        command.arg("--kernel").arg(kernel);
-    }
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     stage.transcript().say("symbols", &said);
