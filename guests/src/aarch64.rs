@@ -13,6 +13,8 @@ pub const fn are_built() -> bool {
 }
 
 guests! { "aarch64":
+    /// More than a thousand small functions, for many breakpoints.
+    BIG = "big", Passed, Hardware;
     /// A loop with functions and variables of known names: interrupts from outside, breakpoints,
     /// false conditions, watchpoints, steps.
     COUNTER = "counter", Passed, Hardware;
@@ -32,7 +34,7 @@ guests! { "aarch64":
     RESET = "reset", Reset, Hardware;
     /// Code that rewrites itself.
     SELF_MODIFYING = "self_modifying", Passed, Hardware;
-    /// Both vCPUs call the same function at the same moment, then one after the other.
+    /// All vCPUs call the same function at the same moment, then one after the other.
     SMP_PING_PONG = "smp_ping_pong", Passed, Hardware;
     /// A loop with all exceptions masked.
     SPIN_MASKED = "spin_masked", Passed, Hardware;

@@ -72,7 +72,7 @@ guests! { "x86_64":
     /// All vCPUs call the same function at the same moment, then one after the other.
     SMP_PING_PONG = "smp_ping_pong", Passed, AnyKvm;
     /// A loop with interrupts off.
-    SPIN_CLI = "spin_cli", Passed, AnyKvm;
+    SPIN_MASKED = "spin_masked", Passed, AnyKvm;
     /// User code that makes nothing but system calls.
     SYSCALL_HEAVY = "syscall_heavy", Passed, Hardware;
     /// Straight code under a fast periodic interrupt.

@@ -34,9 +34,9 @@ wait:
     msr cntv_ctl_el0, xzr
     isb
     msr daifclr, #2
-idle:
+halt_alone:
     wfi
-    b idle
+    b halt_alone
 1:  EXIT 0
 END main
 

@@ -98,10 +98,15 @@ impl Stage {
         &self.transcript
     }
 
-    /// A tiny guest to be.
+    /// A tiny guest to be: that of this name which is of the place's architecture.
     #[must_use]
     pub fn guest(&self, guest: &'static Guest) -> GuestBuilder {
-        let image = Image::Tiny(guest);
+        let all = match self.place.architecture() {
+            Architecture::X86_64 => trapline_guests::all(),
+            Architecture::Arm64 => trapline_guests::aarch64::all(),
+        };
+        let mut namesakes = all.iter().filter(|other| other.name == guest.name);
+        let image = Image::Tiny(namesakes.next().unwrap_or(guest));
         GuestBuilder::new(self.place.clone(), image, self.transcript.clone())
     }
 
@@ -148,6 +153,27 @@ impl Stage {
         let guest = self.guest(guest).start()?;
         let debugger = self.attach(&guest)?;
         Ok((guest, debugger))
+    }
+
+    /// Lets a guest go on whose client has vanished. Nobody hangs up on a serial line: there the next client ends
+    /// what the last one has left, and detaches.
+    ///
+    /// # Errors
+    /// When that cannot be connected, or is refused.
+    pub fn let_go(&self, guest: &RunningGuest) -> Result<()> {
+        if !matches!(self.place, Place::Board) {
+            return Ok(());
+        }
+        let mut client = self.client(guest)?;
+        let answer = client.ask("D")?;
+        ensure!(answer == "OK", "D: {answer}");
+        Ok(())
+    }
+
+    /// The kind of a breakpoint in `Z` packets: 1 on x86, the length of an instruction elsewhere.
+    #[must_use]
+    pub fn breakpoint_kind(&self) -> u64 {
+        self.names().instruction_bytes.0
     }
 
     /// Connects a client that speaks the protocol itself, without acknowledgements.

@@ -1,48 +1,26 @@
-//! Tiny guests of AArch64: what is not the same as on x86, and the rules once more.
-
-use std::collections::BTreeMap;
+//! Tiny guests of AArch64: what is not the same as on x86.
 
 use anyhow::{Result, ensure};
-use trapline_e2e::{Kind, LIMIT, Reason, Stage, Watch};
+use trapline_e2e::{LIMIT, Reason, Stage, Watch};
 use trapline_guests::aarch64::{
-    COUNTER, EXCLUSIVE, HALT, LATE_CPU, MMIO, OWN_DEBUG, POWER_OFF, RESET, SELF_MODIFYING,
-    SMP_PING_PONG, SPIN_MASKED, TIMER,
+    BIG, COUNTER, EXCLUSIVE, HALT, LATE_CPU, MMIO, OWN_DEBUG, POWER_OFF, RESET, SELF_MODIFYING,
+    TIMER,
 };
 
 crate::scenarios! {
-    Each [KvmArm64 El2] breakpoints_of_both_kinds_hit_each_time;
     Each [KvmArm64 El2] a_watch_stops_before_the_access_of_each_size;
     Neither [KvmArm64 El2] a_watch_names_its_kind_and_the_exact_address;
     Neither [KvmArm64 El2] a_long_range_is_watched_by_one_slot;
-    Each [KvmArm64 El2] conditions_are_decided_in_the_server;
     Each [KvmArm64 El2] steps_execute_one_instruction_each_and_no_handler;
     Each [KvmArm64 El2] a_step_over_an_emulated_instruction_is_one;
     Each [KvmArm64 El2] a_wait_for_an_interrupt_is_stepped_and_interrupted;
-    Each [KvmArm64 El2] a_guest_with_all_masked_is_interrupted;
     Neither [KvmArm64 El2] a_range_step_passes_exclusive_sequences;
-    Each [KvmArm64 El2] both_vcpus_hit_and_each_is_reported_once;
     Each [KvmArm64 El2] a_vcpu_that_starts_late_has_the_breakpoints_each_time;
     Each [KvmArm64 El2] the_guests_own_debug_exceptions_go_to_the_guest;
     Each [KvmArm64 El2] code_that_rewrites_itself_is_debugged;
+    Neither [KvmArm64 El2] one_point_too_many_is_refused_and_the_others_work;
     Each [KvmArm64 El2] detaching_leaves_nothing_behind;
     Each [KvmArm64 El2] a_power_off_and_a_reset_are_stops;
-}
-
-fn breakpoints_of_both_kinds_hit_each_time(stage: &Stage) -> Result<()> {
-    let (mut guest, mut debugger) = stage.held(&COUNTER)?;
-    let soft = debugger.break_at(&guest.symbol("tick_store")?.into())?;
-    let hard = debugger.hbreak(&guest.symbol("write_1")?.into())?;
-    for round in 0..3 {
-        let stop = debugger.cont_to(soft)?;
-        ensure!(stop.pc == guest.symbol("tick_store")?, "{stop:?}");
-        ensure!(debugger.read_u64(guest.symbol("counter")?)? == round);
-        let stop = debugger.cont_to(hard)?;
-        ensure!(stop.pc == guest.symbol("write_1")?, "{stop:?}");
-    }
-    debugger.delete(soft)?;
-    debugger.delete(hard)?;
-    debugger.cont_to_end()?;
-    guest.expect_passed()
 }
 
 fn a_watch_stops_before_the_access_of_each_size(stage: &Stage) -> Result<()> {
@@ -99,17 +77,6 @@ fn a_long_range_is_watched_by_one_slot(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn conditions_are_decided_in_the_server(stage: &Stage) -> Result<()> {
-    let (mut guest, mut debugger) = stage.held(&COUNTER)?;
-    let point = debugger.break_at(&guest.symbol("hot")?.into())?;
-    debugger.condition(point, "$x0 == 500")?;
-    let stop = debugger.cont_to(point)?;
-    ensure!(debugger.register("x0")? == 500, "{stop:?}");
-    debugger.delete(point)?;
-    debugger.cont_to_end()?;
-    guest.expect_passed()
-}
-
 fn steps_execute_one_instruction_each_and_no_handler(stage: &Stage) -> Result<()> {
     let (mut guest, mut debugger) = stage.held(&TIMER)?;
     let straight = guest.symbol("straight")?;
@@ -148,7 +115,7 @@ fn a_wait_for_an_interrupt_is_stepped_and_interrupted(stage: &Stage) -> Result<(
     let stop = debugger.step()?;
     ensure!(stop.pc == wait + 4, "{stop:?}");
     debugger.delete(point)?;
-    let idle = debugger.break_at(&guest.symbol("idle")?.into())?;
+    let idle = debugger.break_at(&guest.symbol("halt_alone")?.into())?;
     debugger.cont_to(idle)?;
     debugger.delete(idle)?;
     for _ in 0..3 {
@@ -156,22 +123,6 @@ fn a_wait_for_an_interrupt_is_stepped_and_interrupted(stage: &Stage) -> Result<(
         debugger.interrupt()?;
         let stop = debugger.wait_stop(LIMIT)?;
         ensure!(matches!(stop.reason, Reason::Signal(_)), "{stop:?}");
-    }
-    Ok(())
-}
-
-fn a_guest_with_all_masked_is_interrupted(stage: &Stage) -> Result<()> {
-    let guest = stage.guest(&SPIN_MASKED).cmdline("endless").start()?;
-    let mut debugger = stage.attach(&guest)?;
-    let mut last = 0;
-    for _ in 0..3 {
-        debugger.resume()?;
-        std::thread::yield_now();
-        debugger.interrupt()?;
-        debugger.wait_stop(LIMIT)?;
-        let spins = debugger.read_u64(guest.symbol("spins")?)?;
-        ensure!(spins >= last);
-        last = spins;
     }
     Ok(())
 }
@@ -190,40 +141,6 @@ fn a_range_step_passes_exclusive_sequences(stage: &Stage) -> Result<()> {
     }
     ensure!(client.ask(&format!("z0,{start:x},4"))? == "OK");
     client.packet("D;1")?;
-    guest.expect_passed()
-}
-
-fn both_vcpus_hit_and_each_is_reported_once(stage: &Stage) -> Result<()> {
-    let mut guest = stage.guest(&SMP_PING_PONG).cpus(2).start()?;
-    let mut debugger = stage.attach(&guest)?;
-    let both = guest.symbol("both")?;
-    for hardware in [false, true] {
-        let point = if hardware {
-            debugger.hbreak(&both.into())?
-        } else {
-            debugger.break_at(&both.into())?
-        };
-        for round in 0..4 {
-            let mut hits = BTreeMap::<u64, u32>::new();
-            for _ in 0..2 {
-                let stop = debugger.cont_to(point)?;
-                ensure!(stop.pc == both, "{stop:?}");
-                *hits.entry(stop.thread).or_default() += 1;
-                // LLDB shows all threads that hit at once in one stop.
-                if stage.kind() == Kind::Lldb {
-                    break;
-                }
-            }
-            let once = (1..=2).all(|thread| hits.get(&thread) == Some(&1));
-            ensure!(
-                stage.kind() == Kind::Lldb || once,
-                "round {round}: {hits:?}"
-            );
-        }
-        debugger.delete(point)?;
-    }
-    debugger.write(guest.symbol("rounds")?, &2_u64.to_le_bytes())?;
-    debugger.cont_to_end()?;
     guest.expect_passed()
 }
 
@@ -294,4 +211,31 @@ fn a_power_off_and_a_reset_are_stops(stage: &Stage) -> Result<()> {
         guest.expect_passed()?;
     }
     Ok(())
+}
+
+/// Processors have up to 16 of each.
+fn one_point_too_many_is_refused_and_the_others_work(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&BIG).start()?;
+    let mut client = stage.client(&guest)?;
+    let place = |index| guest.symbol(&format!("function_{index}"));
+    let mut count = 0;
+    let refusal = loop {
+        let answer = client.ask(&format!("Z1,{:x},4", place(count)?))?;
+        if answer != "OK" {
+            break answer;
+        }
+        count += 1;
+        ensure!(count <= 16, "a slot more than there can be");
+    };
+    ensure!(count >= 2 && refusal.starts_with('E'), "{count}: {refusal}");
+    for index in 0..count {
+        let stop = client.resume("vCont;c")?;
+        ensure!(stop.starts_with("T05"), "{stop}");
+        let pc = format!("20:{:016x};", place(index)?.swap_bytes());
+        ensure!(stop.contains(&pc), "{index}: {stop}");
+        let answer = client.ask(&format!("z1,{:x},4", place(index)?))?;
+        ensure!(answer == "OK", "{answer}");
+    }
+    ensure!(client.ask("D")? == "OK");
+    guest.expect_passed()
 }

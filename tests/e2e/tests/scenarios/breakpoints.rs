@@ -5,17 +5,17 @@ use trapline_e2e::{Kind, Stage};
 use trapline_guests::{BIG, COUNTER, SELF_MODIFYING};
 
 crate::scenarios! {
-    Each AnyKvm a_software_breakpoint_stops_before_its_instruction;
-    Each AnyKvm a_hardware_breakpoint_stops_before_its_instruction;
-    Each AnyKvm a_condition_lets_other_hits_pass;
-    Gdb AnyKvm a_condition_is_decided_in_the_server;
-    Gdb AnyKvm a_condition_that_faults_stops;
-    Each AnyKvm a_thousand_breakpoints_leave_nothing_when_the_debugger_is_killed;
+    Each [AnyKvm KvmArm64 El2] a_software_breakpoint_stops_before_its_instruction;
+    Each [AnyKvm KvmArm64 El2] a_hardware_breakpoint_stops_before_its_instruction;
+    Each [AnyKvm KvmArm64 El2] a_condition_lets_other_hits_pass;
+    Gdb [AnyKvm KvmArm64 El2] a_condition_is_decided_in_the_server;
+    Gdb [AnyKvm KvmArm64 El2] a_condition_that_faults_stops;
+    Each [AnyKvm KvmArm64 El2] a_thousand_breakpoints_leave_nothing_when_the_debugger_is_killed;
     Gdb AnyKvm planted_bytes_are_never_read;
     Gdb AnyKvm one_breakpoint_too_many_is_a_clear_error;
     Each AnyKvm a_guest_that_writes_over_a_breakpoint_goes_on;
     Each AnyKvm a_hardware_breakpoint_survives_writes_over_it;
-    Each AnyKvm a_breakpoint_under_the_program_counter_does_not_hit_again;
+    Each [AnyKvm KvmArm64 El2] a_breakpoint_under_the_program_counter_does_not_hit_again;
 }
 
 fn a_software_breakpoint_stops_before_its_instruction(stage: &Stage) -> Result<()> {
@@ -52,15 +52,16 @@ fn breakpoint_stops(stage: &Stage, hardware: bool) -> Result<()> {
 
 fn a_condition_lets_other_hits_pass(stage: &Stage) -> Result<()> {
     let (mut guest, mut debugger) = stage.held(&COUNTER)?;
+    let argument = stage.names().argument;
     let point = debugger.break_at(&guest.symbol("hot")?.into())?;
     // LLDB asks for each hit and decides itself, so it gets fewer.
     let round = match stage.kind() {
         Kind::Gdb => 900,
         Kind::Lldb => 25,
     };
-    debugger.condition(point, &format!("$rdi == {round}"))?;
+    debugger.condition(point, &format!("${argument} == {round}"))?;
     debugger.cont_to(point)?;
-    ensure!(debugger.register("rdi")? == round);
+    ensure!(debugger.register(argument)? == round);
     debugger.delete(point)?;
     debugger.cont_to_end()?;
     guest.expect_passed()
@@ -72,7 +73,10 @@ fn a_condition_is_decided_in_the_server(stage: &Stage) -> Result<()> {
     let counter = guest.symbol("counter")?;
     debugger.condition(
         point,
-        &format!("*(long *){counter:#x} == 500 && $rdi < 1000"),
+        &format!(
+            "*(long *){counter:#x} == 500 && ${} < 1000",
+            stage.names().argument
+        ),
     )?;
     debugger.cont_to(point)?;
     ensure!(debugger.read_u64(counter)? == 500);
@@ -108,6 +112,7 @@ fn a_thousand_breakpoints_leave_nothing_when_the_debugger_is_killed(stage: &Stag
         ensure!(stop.pc == expected, "{stop:?}");
     }
     debugger.kill()?;
+    stage.let_go(&guest)?;
     guest.expect_passed()
 }
 
@@ -199,10 +204,10 @@ fn a_breakpoint_under_the_program_counter_does_not_hit_again(stage: &Stage) -> R
         debugger.cont_to(soft)?;
         ensure!(debugger.read_u64(guest.symbol("counter")?)? == count);
         debugger.cont_to(hard)?;
-        ensure!(debugger.register("rdi")? == count);
+        ensure!(debugger.register(stage.names().argument)? == count);
     }
     // A breakpoint set where the vCPU is already does not stop it there either.
-    let here = debugger.register("rip")?;
+    let here = debugger.register(stage.names().pc)?;
     let again = debugger.break_at(&here.into())?;
     debugger.delete(hard)?;
     let stop = debugger.cont()?;

@@ -2,16 +2,16 @@
 
 use anyhow::{Result, ensure};
 use trapline_e2e::{Answer, Debugger, LIMIT, Reason, Stage};
-use trapline_guests::{COUNTER, HALT, SPIN_CLI};
+use trapline_guests::{COUNTER, HALT, SPIN_MASKED};
 
 crate::scenarios! {
-    Each AnyKvm an_interrupt_stops_a_running_guest;
-    Each AnyKvm an_interrupt_stops_a_guest_that_spins_with_interrupts_off;
-    Each AnyKvm an_interrupt_stops_an_idle_guest;
+    Each [AnyKvm KvmArm64 El2] an_interrupt_stops_a_running_guest;
+    Each [AnyKvm KvmArm64 El2] an_interrupt_stops_a_guest_that_spins_with_interrupts_off;
+    Each [AnyKvm KvmArm64 El2] an_interrupt_stops_an_idle_guest;
     Each AnyKvm an_interrupt_ends_a_step_of_an_idle_vcpu;
-    Neither AnyKvm an_interrupt_ends_an_endless_range_step;
-    Neither AnyKvm many_interrupts_make_one_stop;
-    Neither AnyKvm an_interrupt_of_a_stopped_guest_is_no_stop;
+    Neither [AnyKvm KvmArm64 El2] an_interrupt_ends_an_endless_range_step;
+    Neither [AnyKvm KvmArm64 El2] many_interrupts_make_one_stop;
+    Neither [AnyKvm KvmArm64 El2] an_interrupt_of_a_stopped_guest_is_no_stop;
 }
 
 fn interrupt(debugger: &mut dyn Debugger) -> Result<()> {
@@ -32,7 +32,7 @@ fn an_interrupt_stops_a_running_guest(stage: &Stage) -> Result<()> {
 }
 
 fn an_interrupt_stops_a_guest_that_spins_with_interrupts_off(stage: &Stage) -> Result<()> {
-    let guest = stage.guest(&SPIN_CLI).cmdline("endless").start()?;
+    let guest = stage.guest(&SPIN_MASKED).cmdline("endless").start()?;
     let mut debugger = stage.attach(&guest)?;
     let spin = debugger.break_at(&guest.symbol("spin")?.into())?;
     debugger.cont_to(spin)?;
@@ -40,7 +40,7 @@ fn an_interrupt_stops_a_guest_that_spins_with_interrupts_off(stage: &Stage) -> R
     for _ in 0..3 {
         debugger.resume()?;
         interrupt(&mut *debugger)?;
-        ensure!(debugger.register("rip")? >= guest.symbol("spin")?);
+        ensure!(debugger.register(stage.names().pc)? >= guest.symbol("spin")?);
     }
     Ok(())
 }
@@ -54,7 +54,7 @@ fn an_interrupt_stops_an_idle_guest(stage: &Stage) -> Result<()> {
     for _ in 0..3 {
         debugger.resume()?;
         interrupt(&mut *debugger)?;
-        ensure!(debugger.register("rip")? >= guest.symbol("halt_alone")?);
+        ensure!(debugger.register(stage.names().pc)? >= guest.symbol("halt_alone")?);
     }
     Ok(())
 }
@@ -76,14 +76,16 @@ fn an_interrupt_ends_a_step_of_an_idle_vcpu(stage: &Stage) -> Result<()> {
 }
 
 fn an_interrupt_ends_an_endless_range_step(stage: &Stage) -> Result<()> {
-    let guest = stage.guest(&SPIN_CLI).cmdline("endless").start()?;
+    let guest = stage.guest(&SPIN_MASKED).cmdline("endless").start()?;
     let mut client = stage.client(&guest)?;
     let spin = guest.symbol("spin")?;
-    ensure!(client.ask(&format!("Z1,{spin:x},1"))? == "OK");
+    let kind = stage.breakpoint_kind();
+    ensure!(client.ask(&format!("Z1,{spin:x},{kind}"))? == "OK");
     client.resume("vCont;c")?;
-    ensure!(client.ask(&format!("z1,{spin:x},1"))? == "OK");
+    ensure!(client.ask(&format!("z1,{spin:x},{kind}"))? == "OK");
+    let end = spin + 16 * kind;
     for _ in 0..3 {
-        client.packet(&format!("vCont;r{spin:x},{:x}:1", spin + 16))?;
+        client.packet(&format!("vCont;r{spin:x},{end:x}:1"))?;
         client.send(b"\x03")?;
         let stop = client.answer()?;
         ensure!(stop.starts_with("T02") || stop.starts_with("T05"), "{stop}");

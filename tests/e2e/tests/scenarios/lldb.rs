@@ -8,10 +8,10 @@ crate::scenarios! {
     Lldb AnyKvm lldb_steps_over_a_string_instruction_as_a_whole;
     Lldb Hardware lldb_steps_over_a_string_instruction_as_a_whole_on_hardware;
     Lldb Hardware lldb_stops_at_a_watchpoint_within_a_step;
-    Lldb AnyKvm lldb_counts_the_hits_of_one_vcpu;
+    Lldb [AnyKvm KvmArm64 El2] lldb_counts_the_hits_of_one_vcpu;
     Lldb Hardware lldb_ignores_and_disables_watchpoints;
-    Lldb AnyKvm lldb_shows_regions_of_memory;
-    Lldb AnyKvm lldb_attaches_again_with_its_breakpoints;
+    Lldb [AnyKvm KvmArm64 El2] lldb_shows_regions_of_memory;
+    Lldb [AnyKvm KvmArm64] lldb_attaches_again_with_its_breakpoints;
 }
 
 fn resumes(debugger: &dyn Debugger) -> Result<usize> {
@@ -122,6 +122,10 @@ fn lldb_ignores_and_disables_watchpoints(stage: &Stage) -> Result<()> {
 fn lldb_shows_regions_of_memory(stage: &Stage) -> Result<()> {
     let (mut guest, mut debugger) = stage.held(&COUNTER)?;
     let tick = guest.symbol("tick")?;
+    // Guests of AArch64 begin without tables of their own.
+    let point = debugger.break_at(&tick.into())?;
+    debugger.cont_to(point)?;
+    debugger.delete(point)?;
     let text = debugger.console(&format!("memory region {tick:#x}"))?;
     ensure!(text.contains("rwx"), "{text}");
     let (start, end) = bounds(&text)?;

@@ -8,11 +8,11 @@ use trapline_guests::{COUNTER, SMP_PING_PONG};
 
 crate::scenarios! {
     Gdb AnyKvm every_optional_packet_can_be_turned_off;
-    Neither AnyKvm the_oldest_packets_do;
-    Gdb AnyKvm breakpoints_may_stay_inserted;
-    Gdb AnyKvm breakpoints_that_stay_inserted_go_when_the_debugger_does;
-    Gdb AnyKvm physical_memory_is_read_by_the_packets_of_qemu;
-    Each AnyKvm monitor_commands_answer;
+    Neither [AnyKvm KvmArm64 El2] the_oldest_packets_do;
+    Gdb [AnyKvm KvmArm64] breakpoints_may_stay_inserted;
+    Gdb [AnyKvm KvmArm64] breakpoints_that_stay_inserted_go_when_the_debugger_does;
+    Gdb [AnyKvm KvmArm64 El2] physical_memory_is_read_by_the_packets_of_qemu;
+    Each [AnyKvm KvmArm64 El2] monitor_commands_answer;
     Neither AnyKvm a_read_that_leaves_mapped_memory_is_shortened;
 }
 
@@ -96,12 +96,13 @@ fn the_oldest_packets_do(stage: &Stage) -> Result<()> {
     let registers = client.ask("g")?;
     ensure!(registers.len() > 300 && client.ask(&format!("G{registers}"))? == "OK");
     let tick = guest.symbol("tick")?;
-    ensure!(client.ask(&format!("Z0,{tick:x},1"))? == "OK");
+    let kind = stage.breakpoint_kind();
+    ensure!(client.ask(&format!("Z0,{tick:x},{kind}"))? == "OK");
     ensure!(client.resume("c")?.starts_with('T'));
     ensure!(client.ask("?")?.starts_with('T'));
     ensure!(client.resume("s")?.starts_with('T'));
     ensure!(client.resume("c")?.starts_with('T'));
-    ensure!(client.ask(&format!("z0,{tick:x},1"))? == "OK");
+    ensure!(client.ask(&format!("z0,{tick:x},{kind}"))? == "OK");
     ensure!(client.resume("C05")?.starts_with(['T', 'W', 'X']));
     Ok(())
 }
@@ -165,7 +166,7 @@ fn breakpoints_that_stay_inserted_go_when_the_debugger_does(stage: &Stage) -> Re
         let mut looker = stage.client(&guest)?;
         let (tick, hot) = (guest.symbol("tick")?, guest.symbol("hot")?);
         let code = looker.ask(&format!("m{tick:x},8"))?;
-        for (address, never) in [(tick, "$rsp == 1"), (hot, "$rsp == 2")] {
+        for (address, never) in [(tick, "$sp == 1"), (hot, "$sp == 2")] {
             let point = debugger.break_at(&address.into())?;
             // Past the guest's start, which sets how often it turns.
             debugger.cont_to(point)?;

@@ -5,19 +5,19 @@ use trapline_e2e::{Answer, LIMIT, RawClient, Reason, Stage};
 use trapline_guests::{COUNTER, SMP_PING_PONG, SYSCALL_HEAVY};
 
 crate::scenarios! {
-    Each AnyKvm a_debugger_killed_at_a_stop_leaves_nothing;
-    Each AnyKvm a_debugger_killed_while_the_guest_runs_leaves_nothing;
-    Each AnyKvm a_debugger_killed_in_the_middle_of_steps_leaves_nothing;
+    Each [AnyKvm KvmArm64 El2] a_debugger_killed_at_a_stop_leaves_nothing;
+    Each [AnyKvm KvmArm64 El2] a_debugger_killed_while_the_guest_runs_leaves_nothing;
+    Each [AnyKvm KvmArm64 El2] a_debugger_killed_in_the_middle_of_steps_leaves_nothing;
     Each Hardware a_debugger_killed_in_the_middle_of_steps_leaves_nothing_in_user_mode;
-    Neither AnyKvm a_client_that_goes_in_the_middle_of_a_packet_leaves_nothing;
-    Each AnyKvm a_debugger_comes_back_after_a_detach;
-    Each AnyKvm a_second_client_reads_while_the_guest_runs;
-    Each AnyKvm what_one_client_stops_is_stopped_for_the_other;
-    Each AnyKvm bad_packets_of_another_client_do_no_harm;
-    Neither AnyKvm a_bad_checksum_is_asked_for_again;
-    Neither AnyKvm malformed_packets_are_errors_and_unknown_ones_empty;
-    Neither AnyKvm an_oversize_packet_is_refused_and_the_session_goes_on;
-    Neither AnyKvm a_read_only_client_changes_nothing;
+    Neither [AnyKvm KvmArm64 El2] a_client_that_goes_in_the_middle_of_a_packet_leaves_nothing;
+    Each [AnyKvm KvmArm64 El2] a_debugger_comes_back_after_a_detach;
+    Each [AnyKvm KvmArm64] a_second_client_reads_while_the_guest_runs;
+    Each [AnyKvm KvmArm64] what_one_client_stops_is_stopped_for_the_other;
+    Each [AnyKvm KvmArm64] bad_packets_of_another_client_do_no_harm;
+    Neither [AnyKvm KvmArm64 El2] a_bad_checksum_is_asked_for_again;
+    Neither [AnyKvm KvmArm64 El2] malformed_packets_are_errors_and_unknown_ones_empty;
+    Neither [AnyKvm KvmArm64] an_oversize_packet_is_refused_and_the_session_goes_on;
+    Neither [AnyKvm KvmArm64] a_read_only_client_changes_nothing;
     Neither AnyKvm a_socket_is_its_users_alone;
     Neither AnyKvm a_flood_of_requests_without_reading_harms_nobody_else;
 }
@@ -28,6 +28,7 @@ fn a_debugger_killed_at_a_stop_leaves_nothing(stage: &Stage) -> Result<()> {
     debugger.hbreak(&guest.symbol("hot")?.into())?;
     debugger.cont_to(point)?;
     debugger.kill()?;
+    stage.let_go(&guest)?;
     guest.expect_passed()
 }
 
@@ -36,7 +37,7 @@ fn a_debugger_killed_while_the_guest_runs_leaves_nothing(stage: &Stage) -> Resul
     let mut debugger = stage.attach(&guest)?;
     let hot = debugger.break_at(&guest.symbol("hot")?.into())?;
     debugger.cont_to(hot)?;
-    debugger.condition(hot, "$rdi == -1")?;
+    debugger.condition(hot, &format!("${} == -1", stage.names().argument))?;
     debugger.resume()?;
     debugger.kill()?;
     // A new client lets it come to its end: two more rounds, and the checks that follow.
@@ -57,6 +58,7 @@ fn a_debugger_killed_in_the_middle_of_steps_leaves_nothing(stage: &Stage) -> Res
     }
     debugger.start_step()?;
     debugger.kill()?;
+    stage.let_go(&guest)?;
     guest.expect_passed()
 }
 
@@ -79,10 +81,12 @@ fn a_client_that_goes_in_the_middle_of_a_packet_leaves_nothing(stage: &Stage) ->
     let mut guest = stage.guest(&COUNTER).start()?;
     let tick = guest.symbol("tick")?;
     let mut client = stage.client(&guest)?;
-    ensure!(client.ask(&format!("Z0,{tick:x},1"))? == "OK");
+    let kind = stage.breakpoint_kind();
+    ensure!(client.ask(&format!("Z0,{tick:x},{kind}"))? == "OK");
     client.resume("vCont;c")?;
     client.send(format!("$M{tick:x},100:0000").as_bytes())?;
     drop(client);
+    stage.let_go(&guest)?;
     guest.expect_passed()
 }
 
@@ -142,11 +146,12 @@ fn what_one_client_stops_is_stopped_for_the_other(stage: &Stage) -> Result<()> {
     let mut client = stage.client(&guest)?;
     debugger.resume()?;
     let serve = guest.symbol("serve")?;
-    ensure!(client.ask(&format!("Z0,{serve:x},1"))? == "OK");
+    let kind = stage.breakpoint_kind();
+    ensure!(client.ask(&format!("Z0,{serve:x},{kind}"))? == "OK");
     // The breakpoint of one stops the guest for both.
     let stop = debugger.wait_stop(LIMIT)?;
     ensure!(stop.pc == serve, "{stop:?}");
-    ensure!(client.ask(&format!("z0,{serve:x},1"))? == "OK");
+    ensure!(client.ask(&format!("z0,{serve:x},{kind}"))? == "OK");
     debugger.resume()?;
     debugger.interrupt()?;
     debugger.wait_stop(LIMIT)?;

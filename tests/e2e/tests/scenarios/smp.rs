@@ -7,15 +7,15 @@ use trapline_e2e::{Debugger, Kind, LIMIT, Reason, RunningGuest, Stage, Watch};
 use trapline_guests::{LATE_AP, SMP_PING_PONG};
 
 crate::scenarios! {
-    Each AnyKvm simultaneous_hits_of_two_are_each_reported_once;
-    Each AnyKvm simultaneous_hits_of_four_are_each_reported_once;
-    Each AnyKvm simultaneous_hardware_hits_are_each_reported_once;
-    Each AnyKvm a_hit_whose_breakpoint_is_deleted_is_not_reported;
-    Each AnyKvm a_step_moves_one_vcpu;
+    Each [AnyKvm KvmArm64 El2] simultaneous_hits_of_two_are_each_reported_once;
+    Each [AnyKvm KvmArm64 El2] simultaneous_hits_of_four_are_each_reported_once;
+    Each [AnyKvm KvmArm64 El2] simultaneous_hardware_hits_are_each_reported_once;
+    Each [AnyKvm KvmArm64 El2] a_hit_whose_breakpoint_is_deleted_is_not_reported;
+    Each [AnyKvm KvmArm64 El2] a_step_moves_one_vcpu;
     Each AnyKvm a_vcpu_that_starts_late_has_the_breakpoints;
     Each Hardware a_vcpu_that_starts_late_has_the_watchpoints;
     Each AnyKvm a_vcpu_that_waits_for_its_start_is_listed_and_not_started;
-    Each AnyKvm an_interrupt_stops_every_vcpu;
+    Each [AnyKvm KvmArm64 El2] an_interrupt_stops_every_vcpu;
 }
 
 fn simultaneous_hits_of_two_are_each_reported_once(stage: &Stage) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use trapline_e2e::{Kind, LIMIT, Reason, Stage};
-use trapline_guests::{FLAGS, PAGE_FAULT, PORT_MMIO, REP_STRING, SPIN_CLI, TIMER};
+use trapline_guests::{FLAGS, PAGE_FAULT, PORT_MMIO, REP_STRING, SPIN_MASKED, TIMER};
 
 crate::scenarios! {
     Each AnyKvm a_thousand_steps_never_land_in_an_interrupt_handler;
@@ -198,7 +198,7 @@ fn a_range_step_stays_in_the_server(stage: &Stage) -> Result<()> {
 }
 
 fn until_leaves_a_loop(stage: &Stage) -> Result<()> {
-    let (mut guest, mut debugger) = stage.held(&SPIN_CLI)?;
+    let (mut guest, mut debugger) = stage.held(&SPIN_MASKED)?;
     let point = debugger.break_at(&guest.symbol("spin")?.into())?;
     debugger.cont_to(point)?;
     debugger.delete(point)?;
