@@ -139,6 +139,14 @@ impl AddressSpace {
         }
     }
 
+    /// Returns where exceptions lead, as far as one register tells.
+    pub(crate) fn vectors(&self) -> Option<Gva> {
+        match &self.tables {
+            Tables::X86 { .. } => None,
+            Tables::Aarch64 { .. } => Some(self.witness),
+        }
+    }
+
     /// Removes a pointer's tag bits (rule M2).
     pub(crate) fn untag(&self, address: Gva) -> Gva {
         match &self.tables {

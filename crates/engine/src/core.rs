@@ -11,8 +11,8 @@ use trapline_arch::{
 
 use crate::address_space::AddressSpace;
 use crate::contract::{
-    AccessError, Capabilities, FindProgress, GuestMemory, GuestOs, Machine, ResumeAction,
-    StopReason, Time, VcpuId, VirtualView,
+    AccessError, Capabilities, FindProgress, GuestMemory, GuestOs, KernelImage, Machine,
+    ResumeAction, StopReason, Time, VcpuId, VirtualView,
 };
 use crate::cpu::{Cpu, Stopped};
 use crate::monitor;
@@ -310,12 +310,24 @@ impl Context<'_> {
         progress.unwrap_or(FindProgress::Done)
     }
 
+    /// Lets the operating-system layer look for the kernel's image because a debugger connects.
+    pub(crate) fn find_image(&mut self, vcpu: VcpuId) -> FindProgress {
+        let progress = self.with_os(vcpu, |os, _, view| os.find_image(view));
+        progress.unwrap_or(FindProgress::Done)
+    }
+
+    /// Returns the kernel's image, if it is known and says what it is.
+    pub(crate) fn image(&self) -> Option<KernelImage> {
+        self.core.os.as_ref()?.image()
+    }
+
     fn with_os<T>(
         &mut self,
         vcpu: VcpuId,
         act: impl FnOnce(&mut dyn GuestOs, &dyn GuestMemory, &dyn VirtualView) -> T,
     ) -> Option<T> {
         let mut os = self.core.os.take()?;
+        let pc = self.pc(vcpu).ok();
         let space = self.address_space(vcpu).ok();
         let result = space.map(|space| {
             let memory = self.machine.memory();
@@ -323,6 +335,7 @@ impl Context<'_> {
                 space: &space,
                 memory,
                 points: self.core.points.published(),
+                pc,
             };
             act(os.as_mut(), memory, &view)
         });
@@ -389,11 +402,17 @@ struct View<'a> {
     space: &'a AddressSpace,
     memory: &'a dyn GuestMemory,
     points: Arc<PointSet>,
+    pc: Option<Gva>,
 }
 
 impl VirtualView for View<'_> {
     fn read_virtual(&self, address: Gva, buffer: &mut [u8]) -> usize {
         self.space.read(self.memory, &self.points, address, buffer)
+    }
+
+    fn code_addresses(&self) -> Vec<Gva> {
+        let addresses = self.space.vectors().into_iter().chain(self.pc);
+        addresses.map(|address| self.space.untag(address)).collect()
     }
 }
 

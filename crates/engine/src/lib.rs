@@ -35,9 +35,9 @@ mod vcpu_run;
 pub use self::core::GuestConfig;
 pub use contract::{
     AccessError, Capabilities, Command, Entry, FindProgress, GuestEnd, GuestMemory, GuestOs,
-    HardwarePoint, HardwarePoints, Machine, MemoryKind, MemoryRegion, PassFirst, PointAccess,
-    PowerState, ResumeAction, ResumeRequest, StepMethod, StopReason, SymbolAt, Time, Vcpu, VcpuId,
-    VirtualView, VmExit, WatchKind,
+    HardwarePoint, HardwarePoints, KernelImage, Machine, MemoryKind, MemoryRegion, PassFirst,
+    PointAccess, PowerState, ResumeAction, ResumeRequest, StepMethod, StopReason, SymbolAt,
+    Systems, Time, Vcpu, VcpuId, VirtualView, VmExit, WatchKind,
 };
 pub use engine::{Engine, MAX_SESSIONS, Start, TooManySessions};
 pub use points::PointSet;

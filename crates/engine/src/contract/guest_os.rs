@@ -11,6 +11,12 @@ use super::GuestMemory;
 pub trait VirtualView {
     /// Copies virtual memory from `address` on and returns how many leading bytes were copied.
     fn read_virtual(&self, address: Gva, buffer: &mut [u8]) -> usize;
+
+    /// Returns addresses of code, the likeliest of the kernel's first: where the vCPU's exceptions lead, and what
+    /// it executes next.
+    fn code_addresses(&self) -> Vec<Gva> {
+        Vec::new()
+    }
 }
 
 /// A symbol and how far an address is into it.
@@ -20,6 +26,20 @@ pub struct SymbolAt {
     pub name: String,
     /// Bytes from the symbol's start.
     pub offset_bytes: u64,
+}
+
+/// A kernel's image in the guest's memory that says at its beginning which one it is, so that a debugger can find
+/// its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelImage {
+    /// Where it begins.
+    pub address: Gva,
+    /// Which build it is.
+    pub uuid: [u8; 16],
+    /// What LLVM calls its processor and operating system, such as `"arm64-apple-macosx"`.
+    pub triple: &'static str,
+    /// What Mach-O files call the processor's kind.
+    pub cpu_subtype: u32,
 }
 
 /// How far the search for an operating system is.
@@ -49,6 +69,19 @@ pub trait GuestOs: Send {
     fn find(&mut self, memory: &dyn GuestMemory, view: &dyn VirtualView) -> FindProgress {
         self.refresh(memory, view);
         FindProgress::Done
+    }
+
+    /// Looks for the kernel's image, as far as that is quicker than to look for the system, because a debugger
+    /// connects and waits. As [`find`](Self::find) it is repeated until the answer is [`FindProgress::Done`]; the
+    /// next call begins anew if nothing was found.
+    fn find_image(&mut self, view: &dyn VirtualView) -> FindProgress {
+        let _ = view;
+        FindProgress::Done
+    }
+
+    /// Returns the kernel's image, if it is known and says what it is.
+    fn image(&self) -> Option<KernelImage> {
+        None
     }
 
     /// Forgets what was found: the guest was reset (`Engine::handle_reset`).

@@ -24,15 +24,17 @@ mod exit;
 mod guest_os;
 mod machine;
 mod run;
+mod systems;
 
 pub use capabilities::{Capabilities, StepMethod};
 pub use exit::{GuestEnd, StopReason, VmExit, WatchKind};
-pub use guest_os::{FindProgress, GuestOs, SymbolAt, VirtualView};
+pub use guest_os::{FindProgress, GuestOs, KernelImage, SymbolAt, VirtualView};
 pub use machine::{AccessError, GuestMemory, Machine, MemoryKind, MemoryRegion, PowerState, Vcpu};
 pub use run::{
     Command, Entry, HardwarePoint, HardwarePoints, MAX_HARDWARE_SLOTS, PassFirst, PointAccess,
     ResumeAction, ResumeRequest,
 };
+pub use systems::Systems;
 
 use core::fmt;
 

@@ -6,6 +6,7 @@
 )]
 
 mod aarch64;
+mod images;
 mod inspection;
 mod memory;
 mod points;

@@ -12,6 +12,7 @@ use trapline_rsp::{Encoder, Request};
 
 use super::queries::named_vcpu;
 use super::registers::read_entry;
+use super::work::Turn;
 use super::{Answer, Answered, Refusal, Session, reply};
 use crate::contract::VcpuId;
 use crate::core::Context;
@@ -30,10 +31,16 @@ impl Session {
         match request {
             Request::HostInfo => {
                 self.is_lldb = true;
+                if self.look_for_image(context) == Turn::More {
+                    return Ok(Answer::Unfinished);
+                }
                 self.host_info(out, context)
             }
             Request::ProcessInfo => {
                 self.is_lldb = true;
+                if self.look_for_image(context) == Turn::More {
+                    return Ok(Answer::Unfinished);
+                }
                 self.process_info(out, context)
             }
             Request::ProcessInfoOf(_) => Err(Refusal::text(1, "there are no processes")),
@@ -68,7 +75,15 @@ impl Session {
                 Ok(Answer::Reply)
             }
             Request::AttachOrWaitSupported => reply::unsupported(out),
-            Request::ShlibInfoAddress => Err(Refusal::text(1, "there is no list of libraries")),
+            // Of a kernel LLDB takes this for where its header is. It reads the UUID there itself: `main-binary-uuid`
+            // in `qProcessInfo` would have it complain first, up to LLDB 19 at least, that it finds no such file.
+            Request::ShlibInfoAddress => match context.image() {
+                Some(image) => {
+                    out.hex_u64(image.address.0);
+                    Ok(Answer::Reply)
+                }
+                None => Err(Refusal::text(1, "there is no list of libraries")),
+            },
             Request::StructuredDataPlugins => reply::text(out, "[]"),
             Request::LoadedLibraries(_) => reply::text(out, "{\"images\":[]}"),
             Request::WorkingDirectory => {
@@ -87,7 +102,11 @@ impl Session {
         }
     }
 
+    /// A kernel's image knows better than the processor.
     fn triple(&mut self, context: &mut Context<'_>) -> &'static str {
+        if let Some(image) = context.image() {
+            return image.triple;
+        }
         match (
             context.core.config.architecture,
             self.layout(context).kind(),
@@ -116,7 +135,7 @@ impl Session {
         out.key_text("endian", "little");
         if context.core.config.architecture == Architecture::Aarch64 {
             out.key_display("cputype", CPU_TYPE_ARM64);
-            out.key_display("cpusubtype", 0);
+            out.key_display("cpusubtype", cpu_subtype(context));
             self.addressing_bits(out, context);
         }
         let timing = match context.core.config.architecture.watch_timing() {
@@ -139,7 +158,7 @@ impl Session {
         if context.core.config.architecture == Architecture::Aarch64 {
             // Hexadecimal here, decimal in `qHostInfo`.
             out.key_hex("cputype", CPU_TYPE_ARM64.into());
-            out.key_hex("cpusubtype", 0);
+            out.key_hex("cpusubtype", cpu_subtype(context).into());
         }
         Ok(Answer::Reply)
     }
@@ -242,6 +261,11 @@ impl Session {
             separator = ",";
         }
     }
+}
+
+/// What Mach-O files call the processor besides its type.
+fn cpu_subtype(context: &Context<'_>) -> u32 {
+    context.image().map_or(0, |image| image.cpu_subtype)
 }
 
 /// Which registers are sent without being asked for.

@@ -85,6 +85,10 @@ impl Session {
     /// without an answer it shows no names; it is told that nothing is moved, which is true of that
     /// file.
     fn offsets(&mut self, out: &mut Encoder<'_>, context: &mut Context<'_>) -> Answered {
+        if self.is_lldb && context.image().is_some() {
+            // It finds the image by itself, and would move it.
+            return reply::unsupported(out);
+        }
         if self.is_lldb {
             return reply::text(out, "Text=0;Data=0;Bss=0");
         }

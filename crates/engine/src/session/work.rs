@@ -24,6 +24,8 @@ use crate::monitor::Finding;
 pub(crate) enum Work {
     /// The guest's operating system is being looked for.
     System,
+    /// The kernel's image is being looked for, as this vCPU sees memory.
+    Image(VcpuId),
     /// `qCRC`.
     Crc {
         /// How much memory is in it.
@@ -53,7 +55,29 @@ pub(crate) enum Turn {
     More,
 }
 
+/// Through how many vCPUs' eyes a kernel's image is looked for: one may be off, in firmware or in a program.
+const IMAGE_VCPUS: u32 = 4;
+
 impl Session {
+    /// Looks for the kernel's image for one turn, which is done at once where it is known. After [`Turn::More`]
+    /// the request is to be answered by [`Answer::Unfinished`](super::Answer).
+    pub(crate) fn look_for_image(&mut self, context: &mut Context<'_>) -> Turn {
+        let mut vcpu = match &self.work {
+            Some(Work::Image(vcpu)) => *vcpu,
+            _ => VcpuId(0),
+        };
+        if context.find_image(vcpu) == FindProgress::Done {
+            vcpu.0 = vcpu.0.saturating_add(1);
+            let count = context.core.config.vcpu_count.min(IMAGE_VCPUS);
+            if context.image().is_some() || vcpu.0 >= count {
+                self.work = None;
+                return Turn::Done;
+            }
+        }
+        self.work = Some(Work::Image(vcpu));
+        Turn::More
+    }
+
     /// Looks for the guest's operating system for one turn, as `vcpu` sees memory. After
     /// [`Turn::More`] the request is to be answered by [`Answer::Unfinished`](super::Answer).
     pub(crate) fn look_for_system(&mut self, vcpu: VcpuId, context: &mut Context<'_>) -> Turn {

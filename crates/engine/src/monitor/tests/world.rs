@@ -283,11 +283,23 @@ impl World {
             layout: LayoutKind::X86_64,
             capabilities,
         };
-        Self::make(config, knows_kernel, long_mode())
+        let kernel = Kernel {
+            is_known: knows_kernel,
+        };
+        Self::make(config, Box::new(kernel), long_mode())
     }
 
     /// A guest of another architecture, with the registers of `file` and without a known kernel.
     pub(super) fn of(architecture: Architecture, file: RegisterFile) -> Self {
+        Self::with_os(architecture, file, Box::new(Kernel { is_known: false }))
+    }
+
+    /// The same with another layer that looks for the kernel.
+    pub(super) fn with_os(
+        architecture: Architecture,
+        file: RegisterFile,
+        os: Box<dyn GuestOs>,
+    ) -> Self {
         let config = GuestConfig {
             architecture,
             vcpu_count: 2,
@@ -295,15 +307,12 @@ impl World {
             layout: architecture.native_layout(),
             capabilities: CAPABILITIES,
         };
-        Self::make(config, false, file)
+        Self::make(config, os, file)
     }
 
-    fn make(config: GuestConfig, knows_kernel: bool, file: RegisterFile) -> Self {
+    fn make(config: GuestConfig, os: Box<dyn GuestOs>, file: RegisterFile) -> Self {
         let capabilities = config.capabilities;
-        let kernel = Kernel {
-            is_known: knows_kernel,
-        };
-        let mut engine = Engine::new(config, Some(Box::new(kernel)));
+        let mut engine = Engine::new(config, Some(os));
         let vm = Vm {
             capabilities,
             ram: Ram::new(),
