@@ -11,7 +11,10 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use trapline_arch::{Architecture, FeatureSet, LayoutKind};
-use trapline_engine::{Access, Command, Engine, GuestConfig, GuestEnd, Start, StopReason, VcpuId};
+use trapline_darwin::DarwinGuest;
+use trapline_engine::{
+    Access, Command, Engine, GuestConfig, GuestEnd, GuestOs, Start, StopReason, Systems, VcpuId,
+};
 use trapline_kvm::{
     ARCHITECTURE, DEFAULT_KICK_SIGNAL, GuestRam, KvmReport, KvmVcpu, PoolConfig, Probe, VcpuPool,
 };
@@ -167,7 +170,7 @@ fn make_hub(
         layout,
         capabilities: *trapline_engine::Machine::capabilities(&machine),
     };
-    let engine = Engine::new(config, Some(Box::new(LinuxGuest::new(ARCHITECTURE))));
+    let engine = Engine::new(config, Some(guest_os()));
     let pool = Arc::clone(pool);
     let execute = move |command: Command| match command {
         Command::Run(vcpu, request) => pool.run_here(vcpu, request),
@@ -178,6 +181,15 @@ fn make_hub(
         Command::End(_) => None,
     };
     Hub::new(engine, Box::new(machine), execute).context("cannot start the debug server")
+}
+
+/// What the guest's memory is searched for.
+fn guest_os() -> Box<dyn GuestOs> {
+    let linux = Box::new(LinuxGuest::new(ARCHITECTURE));
+    match ARCHITECTURE {
+        Architecture::X86_64 => linux,
+        Architecture::Aarch64 => Box::new(Systems::new(vec![Box::new(DarwinGuest::new()), linux])),
+    }
 }
 
 /// Returns whether a flat image begins in the real mode of x86.
