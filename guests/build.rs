@@ -26,6 +26,17 @@ struct Target {
     options: &'static [&'static str],
     /// Whether everything depends on them.
     is_required: bool,
+    /// What is made besides the guests, by its path in the folder.
+    parts: &'static [(&'static str, Product)],
+}
+
+/// What is made of a source.
+#[derive(Clone, Copy)]
+enum Product {
+    /// An image by the folder's layout.
+    Image,
+    /// What is still to be linked.
+    Object,
 }
 
 const TARGETS: [Target; 2] = [
@@ -36,6 +47,7 @@ const TARGETS: [Target; 2] = [
         cross: "x86_64-linux-gnu-gcc",
         options: &["-m64"],
         is_required: true,
+        parts: &[],
     },
     Target {
         name: "aarch64",
@@ -44,6 +56,10 @@ const TARGETS: [Target; 2] = [
         cross: "aarch64-linux-gnu-gcc",
         options: &["-mgeneral-regs-only"],
         is_required: false,
+        parts: &[
+            ("mach/boot", Product::Image),
+            ("mach/kernel", Product::Object),
+        ],
     },
 ];
 
@@ -56,19 +72,25 @@ fn main() {
         let default = if native { "cc" } else { target.cross };
         let compiler = env::var(target.variable).unwrap_or_else(|_| default.to_owned());
         let out = Path::new(&out).join(target.name);
-        fs::create_dir_all(&out).expect("a writable output folder");
         let has_compiler = target.is_required || is_there(&compiler);
+        let assemble = |source: &Path, to: &Path, product: Product| {
+            fs::create_dir_all(to.parent().unwrap_or(to)).expect("a writable output folder");
+            if has_compiler {
+                assemble(&compiler, target, source, to, product);
+            } else {
+                fs::write(to, []).expect("a writable output folder");
+            }
+        };
         for entry in fs::read_dir(target.folder).expect("the sources are part of the package") {
             let path = entry.expect("a folder entry").path();
             if path.extension().is_some_and(|extension| extension == "S") {
                 let name = path.file_stem().expect("a source file has a name");
-                let to = out.join(name).with_extension("elf");
-                if has_compiler {
-                    assemble(&compiler, target, &path, &to);
-                } else {
-                    fs::write(&to, []).expect("a writable output folder");
-                }
+                assemble(&path, &out.join(name).with_extension("elf"), Product::Image);
             }
+        }
+        for (name, product) in target.parts {
+            let source = Path::new(target.folder).join(name).with_extension("S");
+            assemble(&source, &out.join(name).with_extension("elf"), *product);
         }
     }
 }
@@ -78,22 +100,20 @@ fn is_there(compiler: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// Makes the ELF image `to` of `source`.
-fn assemble(compiler: &str, target: &Target, source: &Path, to: &Path) {
+/// Makes the ELF file `to` of `source`.
+fn assemble(compiler: &str, target: &Target, source: &Path, to: &Path, product: Product) {
     let folder = target.folder;
-    let status = Command::new(compiler)
-        .args(target.options)
-        .args(["-g", "-nostdlib", "-static", "-no-pie"])
-        .args([
-            &format!("-I{folder}"),
-            &format!("-Wl,-T,{folder}/link.ld"),
-            "-Wl,--build-id=none",
-            "-Wl,-z,noexecstack",
-        ])
-        .args(["-Wl,--no-warn-rwx-segments", "-o"])
-        .arg(to)
-        .arg(source)
-        .status();
+    let mut command = Command::new(compiler);
+    command.args(target.options).arg(format!("-I{folder}"));
+    match product {
+        Product::Image => command
+            .args(["-g", "-nostdlib", "-static", "-no-pie"])
+            .arg(format!("-Wl,-T,{folder}/link.ld"))
+            .args(["-Wl,--build-id=none", "-Wl,-z,noexecstack"])
+            .arg("-Wl,--no-warn-rwx-segments"),
+        Product::Object => command.arg("-c"),
+    };
+    let status = command.arg("-o").arg(to).arg(source).status();
     match status {
         Ok(status) if status.success() => {}
         Ok(status) => panic!(

@@ -34,6 +34,7 @@ macro_rules! guests {
 }
 
 pub mod aarch64;
+pub mod mach;
 
 guests! { "x86_64":
     /// More than a thousand small functions, for many breakpoints.
