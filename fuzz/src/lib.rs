@@ -5,6 +5,7 @@
 mod framing;
 mod instructions_aarch64;
 mod kallsyms;
+mod mach_image;
 mod page_walk;
 mod page_walk_aarch64;
 mod request;
@@ -14,6 +15,7 @@ mod vmcoreinfo;
 pub use framing::framing;
 pub use instructions_aarch64::instructions_aarch64;
 pub use kallsyms::kallsyms;
+pub use mach_image::mach_image;
 pub use page_walk::page_walk;
 pub use page_walk_aarch64::page_walk_aarch64;
 pub use request::request;
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("framing", framing),
     ("instructions_aarch64", instructions_aarch64),
     ("kallsyms", kallsyms),
+    ("mach_image", mach_image),
     ("page_walk", page_walk),
     ("page_walk_aarch64", page_walk_aarch64),
     ("request", request),
