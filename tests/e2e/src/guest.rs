@@ -37,6 +37,8 @@ pub enum Image {
     Tiny(&'static Guest),
     /// A kernel and an initial RAM disk, by their paths in the place where the guest runs.
     Files(String, String),
+    /// A kernel's file on this computer, without an initial RAM disk.
+    Kernel(PathBuf),
 }
 
 /// A guest to be.
@@ -204,6 +206,12 @@ impl GuestBuilder {
     fn put_image(&self, directory: &Path) -> Result<(String, Option<String>)> {
         match (&self.image, self.place.remote()) {
             (Image::Files(kernel, initrd), _) => Ok((kernel.clone(), Some(initrd.clone()))),
+            (Image::Kernel(kernel), None) => Ok((kernel.display().to_string(), None)),
+            (Image::Kernel(kernel), Some(machine)) => {
+                let path = "/tmp/kernel".to_owned();
+                machine.put_bytes(&fs::read(kernel)?, &path, 0o644)?;
+                Ok((path, None))
+            }
             (Image::Tiny(guest), None) => {
                 let path = image_path(directory, guest);
                 fs::write(&path, guest.elf)?;
@@ -238,7 +246,7 @@ impl GuestBuilder {
         process.expect("\n", LIMIT)?;
         let slide = match &self.image {
             Image::Tiny(guest) => slide(guest, &process.text())?,
-            Image::Files(..) => 0,
+            Image::Files(..) | Image::Kernel(_) => 0,
         };
         Ok(RunningGuest {
             process: Process::Local(process),
@@ -355,7 +363,7 @@ impl RunningGuest {
     fn guest(&self) -> Result<&'static Guest> {
         match &self.image {
             Image::Tiny(guest) => Ok(guest),
-            Image::Files(..) => bail!("not a tiny guest"),
+            Image::Files(..) | Image::Kernel(_) => bail!("not a tiny guest"),
         }
     }
 

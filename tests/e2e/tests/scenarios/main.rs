@@ -8,6 +8,7 @@ mod disks;
 mod ends;
 mod interrupts;
 mod lldb;
+mod macho;
 mod own;
 mod protocol;
 mod sessions;
@@ -33,6 +34,7 @@ const GROUPS: &[Group] = &[
     group("ends", ends::SCENARIOS),
     group("interrupts", interrupts::SCENARIOS),
     group("lldb", lldb::SCENARIOS),
+    group("macho", macho::SCENARIOS),
     group("own", own::SCENARIOS),
     group("protocol", protocol::SCENARIOS),
     group("sessions", sessions::SCENARIOS),
