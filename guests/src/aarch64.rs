@@ -40,4 +40,6 @@ guests! { "aarch64":
     SPIN_MASKED = "spin_masked", Passed, Hardware;
     /// Straight code under a fast periodic interrupt.
     TIMER = "timer", Passed, Hardware;
+    /// Reads, writes and calls memory that is the hypervisor's.
+    TRESPASS = "trespass", Passed, Hardware;
 }

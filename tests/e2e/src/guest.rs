@@ -52,6 +52,7 @@ pub struct GuestBuilder {
     runs_at_once: bool,
     more: Vec<String>,
     change_board: fn(&mut Board),
+    change_bundle: fn(&mut Vec<u8>),
 }
 
 /// A guest that runs. Dropping it ends it.
@@ -79,6 +80,7 @@ impl GuestBuilder {
             runs_at_once: false,
             more: Vec::new(),
             change_board: |_| {},
+            change_bundle: |_| {},
         }
     }
 
@@ -115,6 +117,13 @@ impl GuestBuilder {
     #[must_use]
     pub fn board(mut self, change: fn(&mut Board)) -> Self {
         self.change_board = change;
+        self
+    }
+
+    /// With an image for a board that is not as `trapline bundle` makes it.
+    #[must_use]
+    pub fn bundle_bytes(mut self, change: fn(&mut Vec<u8>)) -> Self {
+        self.change_bundle = change;
         self
     }
 
@@ -234,20 +243,31 @@ impl GuestBuilder {
 
     /// Puts hypervisor and guest into one image and starts that where firmware would.
     fn start_on_board(self) -> Result<RunningGuest> {
+        let mut guest = self.switch_on()?;
+        guest.process.expect(HYPERVISOR_IS_UP, LIMIT)?;
+        guest.process.expect("\n", LIMIT)?;
+        if let Image::Tiny(image) = &guest.image {
+            guest.slide = slide(image, &guest.process.text())?;
+        }
+        Ok(guest)
+    }
+
+    /// Starts a board and waits for nothing.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn switch_on(self) -> Result<RunningGuest> {
         let directory = tempfile::tempdir()?;
         let bundle = directory.path().join("bundle");
         self.bundle(directory.path(), &bundle)?;
+        let mut bytes = fs::read(&bundle)?;
+        (self.change_bundle)(&mut bytes);
+        fs::write(&bundle, bytes)?;
         let mut board = Board::new(bundle);
         board.cpus = self.cpus;
         (self.change_board)(&mut board);
         let mut command = board.command(&Environment::load(), directory.path())?;
         let process = LocalProcess::start(&mut command, &self.transcript, "board")?;
-        process.expect(HYPERVISOR_IS_UP, LIMIT)?;
-        process.expect("\n", LIMIT)?;
-        let slide = match &self.image {
-            Image::Tiny(guest) => slide(guest, &process.text())?,
-            Image::Files(..) | Image::Kernel(_) => 0,
-        };
         Ok(RunningGuest {
             process: Process::Local(process),
             image: self.image,
@@ -255,7 +275,7 @@ impl GuestBuilder {
             extra_socket: PathBuf::new(),
             directory,
             place: self.place,
-            slide,
+            slide: 0,
         })
     }
 

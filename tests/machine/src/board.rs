@@ -50,6 +50,10 @@ pub struct Board {
     pub processor: String,
     /// Where the image starts.
     pub level: StartLevel,
+    /// Whether there is a second serial port.
+    pub has_debug_link: bool,
+    /// Changes the device tree that QEMU makes.
+    pub change_tree: Option<fn(&mut Vec<u8>)>,
 }
 
 impl Board {
@@ -73,13 +77,16 @@ impl Board {
             gic: Gic::V3,
             processor: Self::PROCESSOR.to_owned(),
             level: StartLevel::El2,
+            has_debug_link: true,
+            change_tree: None,
         }
     }
 
     /// The command that runs it, with its sockets in `directory`. It ends when the board is switched off or reset.
     ///
     /// # Errors
-    /// [`MachineError::NotSetUp`] when there is no QEMU for it.
+    /// [`MachineError::NotSetUp`] when there is no QEMU for it; [`MachineError::File`] when its device tree cannot
+    /// be had.
     pub fn command(
         &self,
         environment: &Environment,
@@ -89,6 +96,36 @@ impl Board {
             let path = directory.join(name);
             format!("path={},server=on,wait=off", path.display())
         };
+        let mut command = self.computer(environment, "")?;
+        command.args("-chardev stdio,id=console,signal=off -serial chardev:console".split(' '));
+        if self.has_debug_link {
+            command
+                .arg("-chardev")
+                .arg(format!("socket,id=debug,{}", socket(Self::DEBUG_SOCKET)))
+                .args(["-serial", "chardev:debug"]);
+        }
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,{}", socket(Self::MONITOR)))
+            .args(["-mon", "chardev=monitor,mode=control"])
+            .arg("-kernel")
+            .arg(&self.image);
+        if let Some(initrd) = &self.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        if !self.command_line.is_empty() {
+            command.args(["-append", &self.command_line]);
+        }
+        if let Some(change) = self.change_tree {
+            let tree = directory.join("tree");
+            self.write_tree(environment, &tree, change)?;
+            command.arg("-dtb").arg(tree);
+        }
+        Ok(command)
+    }
+
+    /// The computer without its devices. `more` is for its option `-machine`.
+    fn computer(&self, environment: &Environment, more: &str) -> Result<Command, MachineError> {
         let gic = match self.gic {
             Gic::V2 => 2,
             Gic::V3 => 3,
@@ -102,24 +139,49 @@ impl Board {
             .args("-nodefaults -no-user-config -display none -no-reboot".split(' '))
             .args(["-accel", "tcg,thread=multi", "-cpu", &self.processor])
             .arg("-machine")
-            .arg(format!("virt,virtualization={has_el2},gic-version={gic}"))
+            .arg(format!(
+                "virt,virtualization={has_el2},gic-version={gic}{more}"
+            ))
             .args(["-smp", &self.cpus.to_string()])
-            .args(["-m", &format!("{}M", self.memory_mib)])
-            .args("-chardev stdio,id=console,signal=off -serial chardev:console".split(' '))
-            .arg("-chardev")
-            .arg(format!("socket,id=debug,{}", socket(Self::DEBUG_SOCKET)))
-            .args(["-serial", "chardev:debug", "-chardev"])
-            .arg(format!("socket,id=monitor,{}", socket(Self::MONITOR)))
-            .args(["-mon", "chardev=monitor,mode=control"])
-            .arg("-kernel")
-            .arg(&self.image);
-        if let Some(initrd) = &self.initrd {
-            command.arg("-initrd").arg(initrd);
-        }
-        if !self.command_line.is_empty() {
-            command.args(["-append", &self.command_line]);
-        }
+            .args(["-m", &format!("{}M", self.memory_mib)]);
         Ok(command)
+    }
+
+    /// Has QEMU write its device tree to `path`, and changes that.
+    fn write_tree(
+        &self,
+        environment: &Environment,
+        path: &Path,
+        change: fn(&mut Vec<u8>),
+    ) -> Result<(), MachineError> {
+        let mut command = self.computer(environment, &format!(",dumpdtb={}", path.display()))?;
+        command.args("-serial null -serial null".split(' '));
+        let failed = |source| MachineError::File {
+            path: path.to_owned(),
+            source,
+        };
+        command.output().map_err(failed)?;
+        let mut tree = std::fs::read(path).map_err(failed)?;
+        trim(&mut tree);
+        change(&mut tree);
+        std::fs::write(path, tree).map_err(failed)
+    }
+}
+
+/// Takes the room at the end off a device tree: QEMU gives trees twice the room that they come with, and no kernel
+/// takes one of more than 2 MiB. What lies last are the strings (Devicetree Specification, "Header").
+fn trim(tree: &mut Vec<u8>) {
+    let word = |at: usize| {
+        let bytes = tree.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_be_bytes(bytes)).ok()
+    };
+    let Some(end) = word(12).zip(word(32)).map(|(start, len)| start + len) else {
+        return;
+    };
+    tree.truncate(end);
+    let len = u32::try_from(tree.len()).unwrap_or(u32::MAX);
+    if let Some(total) = tree.get_mut(4..8) {
+        total.copy_from_slice(&len.to_be_bytes());
     }
 }
 

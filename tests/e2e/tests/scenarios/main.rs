@@ -3,6 +3,7 @@
 mod arm;
 mod bad_input;
 mod basics;
+mod boards;
 mod breakpoints;
 mod disks;
 mod ends;
@@ -29,6 +30,7 @@ const GROUPS: &[Group] = &[
     group("arm", arm::SCENARIOS),
     group("bad_input", bad_input::SCENARIOS),
     group("basics", basics::SCENARIOS),
+    group("boards", boards::SCENARIOS),
     group("breakpoints", breakpoints::SCENARIOS),
     group("disks", disks::SCENARIOS),
     group("ends", ends::SCENARIOS),

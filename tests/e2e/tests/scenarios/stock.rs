@@ -98,7 +98,7 @@ pub(crate) fn files(
 }
 
 /// LLDB takes no file from a server, so `trapline symbols` makes it.
-fn symbol_file(
+pub(crate) fn symbol_file(
     stage: &Stage,
     guest: &RunningGuest,
     directory: &std::path::Path,
@@ -246,7 +246,7 @@ fn next_event(debugger: &mut dyn Debugger) -> Result<u64> {
 }
 
 /// The guest says something again, twice.
-fn goes_on(guest: &RunningGuest) -> Result<()> {
+pub(crate) fn goes_on(guest: &RunningGuest) -> Result<()> {
     guest.expect_anew("heartbeat", LIMIT)?;
     guest.expect_anew("heartbeat", LIMIT)
 }

@@ -1,0 +1,198 @@
+//! The hypervisor for EL2 on boards of several kinds, and on some that are no good.
+
+use core::time::Duration;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use trapline_e2e::{Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, Stage};
+use trapline_guests::aarch64::{COUNTER, LATE_CPU, TRESPASS};
+use trapline_test_machine::{Architecture, Board, Environment, Gic, GuestImage, StartLevel};
+
+use crate::stock;
+
+crate::scenarios! {
+    Each El2 a_stock_kernel_on_one_old_processor_with_gicv2_is_debugged;
+    Gdb El2 a_stock_kernel_on_four_processors_with_gicv2_is_debugged;
+    Each El2 a_stock_kernel_on_four_processors_is_debugged;
+    Neither El2 a_board_without_el2_is_told;
+    Neither El2 a_board_with_one_serial_port_is_told;
+    Neither El2 a_board_without_room_is_told;
+    Neither El2 an_interrupt_controller_that_is_not_supported_is_told;
+    Neither El2 a_hypervisor_without_a_bundle_says_so;
+    Neither El2 a_bundle_that_was_cut_short_is_told;
+    Neither El2 the_hypervisors_memory_is_out_of_reach;
+    Neither El2 a_processor_that_goes_off_in_a_step_has_stepped;
+    Neither El2 noise_on_the_line_stops_nobody;
+}
+
+/// How long a stock kernel may take to its first heartbeat on a busy computer.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+
+/// Neither virtualization host extensions nor signed pointers.
+fn a_stock_kernel_on_one_old_processor_with_gicv2_is_debugged(stage: &Stage) -> Result<()> {
+    is_debugged(stage, 1, |board| {
+        board.gic = Gic::V2;
+        board.processor = "cortex-a72".to_owned();
+    })
+}
+
+fn a_stock_kernel_on_four_processors_with_gicv2_is_debugged(stage: &Stage) -> Result<()> {
+    is_debugged(stage, 4, |board| board.gic = Gic::V2)
+}
+
+fn a_stock_kernel_on_four_processors_is_debugged(stage: &Stage) -> Result<()> {
+    is_debugged(stage, 4, |_| {})
+}
+
+fn stock_kernel(stage: &Stage, directory: &Path) -> Result<GuestBuilder> {
+    let contents = GuestImage {
+        architecture: Architecture::Arm64,
+        ..GuestImage::default()
+    };
+    let (kernel, initrd) = stock::files(stage, directory, &contents)?;
+    let image = Image::Files(kernel, initrd);
+    let builder = GuestBuilder::new(stage.place().clone(), image, stage.transcript().clone());
+    Ok(builder.cmdline("console=ttyAMA0 panic=0").running())
+}
+
+/// What every session does: names, a breakpoint, registers, steps, Ctrl-C, detach.
+fn is_debugged(stage: &Stage, cpus: u32, change: fn(&mut Board)) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let builder = stock_kernel(stage, directory.path())?
+        .cpus(cpus)
+        .board(change);
+    let guest = builder.start_until("heartbeat 2", BOOT_LIMIT)?;
+    let mut debugger = stage.debugger()?;
+    if stage.kind() == Kind::Lldb {
+        debugger.symbols(&stock::symbol_file(stage, &guest, directory.path())?, 0)?;
+    }
+    debugger.connect(guest.socket())?;
+    ensure!(debugger.threads()?.len() == usize::try_from(cpus)?);
+    let point = debugger.break_at(&"do_sys_openat2".into())?;
+    let stop = debugger.cont_to(point)?;
+    debugger.delete(point)?;
+    ensure!(debugger.register(stage.names().pc)? == stop.pc, "{stop:?}");
+    for _ in 0..20 {
+        let stop = debugger.step()?;
+        ensure!(stop.reason == Reason::Step, "{stop:?}");
+    }
+    debugger.resume()?;
+    stock::goes_on(&guest)?;
+    interrupt(&mut *debugger)?;
+    debugger.detach()?;
+    stock::goes_on(&guest)
+}
+
+fn interrupt(debugger: &mut dyn Debugger) -> Result<()> {
+    debugger.interrupt()?;
+    let stop = debugger.wait_stop(LIMIT)?;
+    ensure!(stop.reason == Reason::Signal("SIGINT".into()), "{stop:?}");
+    Ok(())
+}
+
+fn a_board_without_el2_is_told(stage: &Stage) -> Result<()> {
+    says(stage, "needs EL2", |board| board.level = StartLevel::El1)
+}
+
+/// It is the guest's console, unless the user decides otherwise.
+fn a_board_with_one_serial_port_is_told(stage: &Stage) -> Result<()> {
+    let why = "choose one with 'trapline bundle --debug-uart'";
+    says(stage, why, |board| board.has_debug_link = false)
+}
+
+/// The hypervisor and its bundle fit, and the guest's kernel.
+fn a_board_without_room_is_told(stage: &Stage) -> Result<()> {
+    let why = "there is no free memory for 2097152 bytes of the guest's device tree";
+    says(stage, why, |board| board.memory_mib = 7)
+}
+
+fn an_interrupt_controller_that_is_not_supported_is_told(stage: &Stage) -> Result<()> {
+    says(stage, "no interrupt controller of a kind", |board| {
+        board.change_tree = Some(|tree| {
+            let (name, other) = (b"arm,gic-v3", b"arm,gic-v9");
+            let at = tree.windows(name.len()).position(|bytes| bytes == name);
+            let place = at.and_then(|at| tree.get_mut(at..at + name.len()));
+            if let Some(place) = place {
+                place.copy_from_slice(other);
+            }
+        });
+    })
+}
+
+fn a_hypervisor_without_a_bundle_says_so(stage: &Stage) -> Result<()> {
+    says(stage, "there is no bundle behind the hypervisor", |board| {
+        if let Ok(image) = Environment::el2_image() {
+            board.image = image;
+        }
+    })
+}
+
+fn a_bundle_that_was_cut_short_is_told(stage: &Stage) -> Result<()> {
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 10_000);
+    let guest = stage.guest(&COUNTER).bundle_bytes(cut).switch_on()?;
+    guest.expect("the bundle is damaged", LIMIT)
+}
+
+/// The hypervisor says on the console why it does not start the guest.
+fn says(stage: &Stage, why: &str, change: fn(&mut Board)) -> Result<()> {
+    let guest = stage.guest(&COUNTER).board(change).switch_on()?;
+    guest.expect(why, LIMIT)
+}
+
+fn the_hypervisors_memory_is_out_of_reach(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&TRESPASS).running().start()?;
+    for what in ["read", "write", "execute"] {
+        let message = format!("the guest was not let {what} physical 0x402000");
+        guest.expect(&message, LIMIT)?;
+    }
+    guest.expect_passed()
+}
+
+/// The step of the call by which it goes off is a step, and the debugger goes on.
+fn a_processor_that_goes_off_in_a_step_has_stepped(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&LATE_CPU).cpus(2).start()?;
+    let mut client = stage.client(&guest)?;
+    let off = guest.symbol("late_off")?;
+    ensure!(client.ask(&format!("Z0,{off:x},4"))? == "OK");
+    for _ in 0..2 {
+        let stop = client.resume("vCont;c")?;
+        ensure!(stop.contains("thread:2;"), "{stop}");
+        let mut is_off = false;
+        for _ in 0..20 {
+            let stop = client.resume("vCont;s:2")?;
+            ensure!(stop.starts_with("T05thread:2;"), "{stop}");
+            let vcpus = client.monitor("vcpus")?;
+            if vcpus.contains("waiting to be started") {
+                is_off = true;
+                break;
+            }
+        }
+        ensure!(is_off, "the processor did not go off");
+    }
+    ensure!(client.ask("D")? == "OK");
+    guest.expect_passed()
+}
+
+/// Before a session, and in one. The byte that asks for an interrupt is no noise once a packet has begun.
+fn noise_on_the_line_stops_nobody(stage: &Stage) -> Result<()> {
+    let is_junk = |byte: &u8| !b"$\x03".contains(byte);
+    let junk: Vec<u8> = (0..=u8::MAX).filter(is_junk).collect();
+    let noise = [&junk[..], b"$m0,#zz$$$Z0,1#00"].concat();
+    let directory = tempfile::tempdir()?;
+    let guest = stock_kernel(stage, directory.path())?.start_until("heartbeat 2", BOOT_LIMIT)?;
+    let mut line = RawClient::connect(guest.socket(), stage.transcript())?;
+    line.send(b"\x03\x03")?;
+    for _ in 0..20 {
+        line.send(&noise)?;
+    }
+    stock::goes_on(&guest)?;
+    drop(line);
+    let mut client = stage.client(&guest)?;
+    ensure!(client.ask("?")?.starts_with('T'));
+    let registers = client.ask("g")?;
+    client.send(&junk)?;
+    ensure!(client.ask("qC")?.contains("QC"));
+    ensure!(client.ask("g")? == registers);
+    ensure!(client.ask("D")? == "OK");
+    stock::goes_on(&guest)
+}
