@@ -160,6 +160,10 @@ pub fn edit(
             .root
             .add_child_mut(DeviceTreeNode::new_unchecked("chosen")),
     };
+    let console = board.console.and_then(|index| board.uarts.get(index));
+    if console.is_some_and(|console| withheld.contains(&console.path.as_str())) {
+        chosen.remove_property("stdout-path");
+    }
     if !command_line.is_empty() {
         set(chosen, "bootargs", text(command_line));
     }

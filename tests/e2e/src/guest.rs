@@ -51,6 +51,7 @@ pub struct GuestBuilder {
     cmdline: String,
     runs_at_once: bool,
     more: Vec<String>,
+    debug_uarts: Vec<String>,
     change_board: fn(&mut Board),
     change_bundle: fn(&mut Vec<u8>),
 }
@@ -79,6 +80,7 @@ impl GuestBuilder {
             cmdline: String::new(),
             runs_at_once: false,
             more: Vec::new(),
+            debug_uarts: Vec::new(),
             change_board: |_| {},
             change_bundle: |_| {},
         }
@@ -117,6 +119,15 @@ impl GuestBuilder {
     #[must_use]
     pub fn board(mut self, change: fn(&mut Board)) -> Self {
         self.change_board = change;
+        self
+    }
+
+    /// On a board, with debuggers on both serial ports, of which the first is then no console but the socket of
+    /// [`RunningGuest::second_socket`].
+    #[must_use]
+    pub fn two_links(mut self) -> Self {
+        self.debug_uarts = ["uart0", "uart1"].map(str::to_owned).into();
+        self.change_board = |board| board.has_console = false;
         self
     }
 
@@ -272,7 +283,7 @@ impl GuestBuilder {
             process: Process::Local(process),
             image: self.image,
             socket: directory.path().join(Board::DEBUG_SOCKET),
-            extra_socket: PathBuf::new(),
+            extra_socket: directory.path().join(Board::CONSOLE_SOCKET),
             directory,
             place: self.place,
             slide: 0,
@@ -293,6 +304,9 @@ impl GuestBuilder {
         }
         if !self.runs_at_once {
             command.arg("--wait");
+        }
+        for uart in &self.debug_uarts {
+            command.args(["--debug-uart", uart]);
         }
         command.arg("-o").arg(bundle);
         let mut process = LocalProcess::start(&mut command, &self.transcript, "bundle")?;
@@ -346,6 +360,23 @@ impl RunningGuest {
     #[must_use]
     pub fn read_only_socket(&self) -> &Path {
         &self.extra_socket
+    }
+
+    /// The Unix socket of a board's other serial port, where [`GuestBuilder::two_links`] was asked for.
+    #[must_use]
+    pub fn second_socket(&self) -> &Path {
+        &self.extra_socket
+    }
+
+    /// Says where a guest that has no console to say it on lies: where its first instruction is.
+    ///
+    /// # Errors
+    /// When it is no tiny guest.
+    pub fn starts_at(&mut self, pc: u64) -> Result<()> {
+        let start = self.guest()?.symbol("_start");
+        let start = start.context("a guest without a start")?;
+        self.slide = pc.wrapping_sub(start);
+        Ok(())
     }
 
     /// Where it runs.

@@ -50,6 +50,9 @@ pub struct Board {
     pub processor: String,
     /// Where the image starts.
     pub level: StartLevel,
+    /// Whether the first serial port is QEMU's standard input and output, and not the Unix socket
+    /// [`Board::CONSOLE_SOCKET`].
+    pub has_console: bool,
     /// Whether there is a second serial port.
     pub has_debug_link: bool,
     /// Changes the device tree that QEMU makes.
@@ -62,6 +65,8 @@ impl Board {
     pub const PROCESSOR: &str = "max,pauth-impdef=on";
     /// The name of the debug link's socket in a board's directory.
     pub const DEBUG_SOCKET: &str = "debug";
+    /// The name of the first serial port's socket in a board's directory, where it is no console.
+    pub const CONSOLE_SOCKET: &str = "console";
     /// The name of the socket of QEMU's monitor (QMP) in a board's directory.
     pub const MONITOR: &str = "monitor";
 
@@ -77,6 +82,7 @@ impl Board {
             gic: Gic::V3,
             processor: Self::PROCESSOR.to_owned(),
             level: StartLevel::El2,
+            has_console: true,
             has_debug_link: true,
             change_tree: None,
         }
@@ -97,7 +103,12 @@ impl Board {
             format!("path={},server=on,wait=off", path.display())
         };
         let mut command = self.computer(environment, "")?;
-        command.args("-chardev stdio,id=console,signal=off -serial chardev:console".split(' '));
+        let console = if self.has_console {
+            "stdio,id=console,signal=off".to_owned()
+        } else {
+            format!("socket,id=console,{}", socket(Self::CONSOLE_SOCKET))
+        };
+        command.args(["-chardev", &console, "-serial", "chardev:console"]);
         if self.has_debug_link {
             command
                 .arg("-chardev")

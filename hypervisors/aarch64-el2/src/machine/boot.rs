@@ -454,6 +454,13 @@ fn set_up_machine(
         say!("debuggers are served on {}", node.path);
     }
     say!("the guest begins at {:#x}", placement.kernel.start);
+    if board
+        .console
+        .is_some_and(|console| ports.contains(&console))
+    {
+        say!("from here on this port is a debugger's, and there is no console");
+        console::give_up();
+    }
     Ok(context)
 }
 

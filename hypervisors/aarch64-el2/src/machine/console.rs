@@ -17,6 +17,11 @@ pub(super) fn set(uart: Uart<UartRegisters>) {
     *CONSOLE.lock() = Some(uart);
 }
 
+/// Writes no messages any more: the port is for something else.
+pub(super) fn give_up() {
+    *CONSOLE.lock() = None;
+}
+
 struct Writer<'a>(&'a mut Uart<UartRegisters>);
 
 impl Writer<'_> {

@@ -1,11 +1,11 @@
 //! The hypervisor for EL2 on boards of several kinds, and on some that are no good.
 
 use core::time::Duration;
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Result, ensure};
 use trapline_e2e::{Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, Stage};
-use trapline_guests::aarch64::{COUNTER, LATE_CPU, TRESPASS};
+use trapline_guests::aarch64::{COUNTER, LATE_CPU, SMP_PING_PONG, TRESPASS};
 use trapline_test_machine::{Architecture, Board, Environment, Gic, GuestImage, StartLevel};
 
 use crate::stock;
@@ -23,6 +23,7 @@ crate::scenarios! {
     Neither El2 the_hypervisors_memory_is_out_of_reach;
     Neither El2 a_processor_that_goes_off_in_a_step_has_stepped;
     Neither El2 noise_on_the_line_stops_nobody;
+    Each El2 two_links_share_the_guest;
 }
 
 /// How long a stock kernel may take to its first heartbeat on a busy computer.
@@ -195,4 +196,67 @@ fn noise_on_the_line_stops_nobody(stage: &Stage) -> Result<()> {
     ensure!(client.ask("g")? == registers);
     ensure!(client.ask("D")? == "OK");
     stock::goes_on(&guest)
+}
+
+/// What one changes the other sees, and what one stops is stopped for both; the guest runs while one looks. This
+/// guest does not write on its console, which it does not have.
+fn two_links_share_the_guest(stage: &Stage) -> Result<()> {
+    let builder = stage.guest(&SMP_PING_PONG).cpus(2).cmdline("endless");
+    let mut guest = builder.two_links().switch_on()?;
+    let mut client = first_client(stage, guest.second_socket())?;
+    let pc = client.ask("p20")?;
+    guest.starts_at(u64::from_str_radix(&pc, 16)?.swap_bytes())?;
+    let mut debugger = stage.attach(&guest)?;
+    if stage.kind() == Kind::Gdb {
+        debugger.console("set breakpoint always-inserted on")?;
+    }
+    let (meet, meetings) = (guest.symbol("meet")?, guest.symbol("meetings")?);
+    let unused = meetings + 56;
+    let point = debugger.break_at(&meet.into())?;
+    let stop = debugger.cont_to(point)?;
+    let points = client.monitor("breakpoints")?;
+    ensure!(points.contains(&format!("{meet:x}")), "{points}");
+    // What the client writes, the debugger reads, and the other way.
+    ensure!(client.ask(&format!("M{unused:x},8:2a00000000000000"))? == "OK");
+    ensure!(debugger.read_u64(unused)? == 42);
+    debugger.set_register("x25", 0x4c1)?;
+    ensure!(client.ask(&format!("Hg{:x}", stop.thread))? == "OK");
+    ensure!(client.ask("p19")? == "c104000000000000");
+    debugger.delete(point)?;
+    debugger.resume()?;
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let now = client.ask(&format!("m{meetings:x},8"))?;
+        ensure!(now.len() == 16, "a read of a running guest: {now}");
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+    }
+    ensure!(client.ask(&format!("Z0,{meet:x},4"))? == "OK");
+    let stop = debugger.wait_stop(LIMIT)?;
+    ensure!(stop.pc == meet, "{stop:?}");
+    ensure!(client.ask(&format!("z0,{meet:x},4"))? == "OK");
+    debugger.resume()?;
+    interrupt(&mut *debugger)?;
+    debugger.detach()
+}
+
+/// A client on a port on which nobody has said that debuggers are served there: what comes before the hypervisor does
+/// is lost.
+fn first_client(stage: &Stage, socket: &Path) -> Result<RawClient> {
+    let start = Instant::now();
+    loop {
+        let answered = is_answered(stage, socket);
+        match answered.and_then(|()| RawClient::without_acks(socket, stage.transcript())) {
+            Ok(client) => return Ok(client),
+            Err(error) if start.elapsed() > LIMIT => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn is_answered(stage: &Stage, socket: &Path) -> Result<()> {
+    let mut client = RawClient::connect(socket, stage.transcript())?;
+    client.packet("qC")?;
+    client.receive(Duration::from_millis(200)).map(drop)
 }

@@ -166,11 +166,12 @@ fn breakpoints_that_stay_inserted_go_when_the_debugger_does(stage: &Stage) -> Re
         let mut looker = stage.client(&guest)?;
         let (tick, hot) = (guest.symbol("tick")?, guest.symbol("hot")?);
         let code = looker.ask(&format!("m{tick:x},8"))?;
-        for (address, never) in [(tick, "$sp == 1"), (hot, "$sp == 2")] {
+        let sp = stage.names().sp;
+        for (address, never) in [(tick, 1), (hot, 2)] {
             let point = debugger.break_at(&address.into())?;
             // Past the guest's start, which sets how often it turns.
             debugger.cont_to(point)?;
-            debugger.condition(point, never)?;
+            debugger.condition(point, &format!("${sp} == {never}"))?;
         }
         ensure!(points(&mut looker)? == [tick, hot]);
         debugger.resume()?;
