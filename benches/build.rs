@@ -1,7 +1,8 @@
-//! Assembles the firmware from which QEMU's guest starts.
+//! Assembles the firmware from which QEMU's guest starts, and the program that an arm64 guest is measured by.
 //!
-//! On a host that is not x86-64 a cross compiler is used, by the name that Debian gives it. The
-//! environment variable `TRAPLINE_X86_64_CC` names another.
+//! For an architecture that is not this computer's a cross compiler is used, by the name that Debian gives
+//! it. The environment variables `TRAPLINE_X86_64_CC` and `TRAPLINE_AARCH64_CC` name others. Without a
+//! compiler for `AArch64` its program is empty.
 
 #![allow(
     clippy::expect_used,
@@ -9,34 +10,59 @@
     reason = "a build script ends by panicking"
 )]
 
-use std::{env, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=asm");
-    println!("cargo::rerun-if-env-changed=TRAPLINE_X86_64_CC");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    let native = env::consts::ARCH == "x86_64";
-    let default = if native { "cc" } else { "x86_64-linux-gnu-gcc" };
-    let compiler = env::var("TRAPLINE_X86_64_CC").unwrap_or_else(|_| default.to_owned());
-    let status = Command::new(&compiler)
-        .args(["-m64", "-nostdlib", "-static", "-no-pie"])
-        .args([
-            "-Wl,-Ttext=0xf0000",
-            "-Wl,--oformat=binary",
-            "-Wl,--build-id=none",
-        ])
-        .args(["-Wl,-z,noexecstack", "-Wl,-estart", "-o"])
-        .arg(Path::new(&out).join("start.bin"))
-        .arg("asm/start.S")
+    let out = Path::new(&out);
+    let x86 = compiler("x86_64", "TRAPLINE_X86_64_CC", "x86_64-linux-gnu-gcc");
+    let options = [
+        "-m64",
+        "-Wl,-Ttext=0xf0000",
+        "-Wl,--oformat=binary",
+        "-Wl,-estart",
+    ];
+    assemble(&x86, &options, "asm/start.S", &out.join("start.bin"));
+    let arm = compiler("aarch64", "TRAPLINE_AARCH64_CC", "aarch64-linux-gnu-gcc");
+    let work = out.join("work");
+    if is_there(&arm) {
+        assemble(&arm, &["-mgeneral-regs-only"], "asm/work.S", &work);
+    } else {
+        fs::write(&work, []).expect("a writable output folder");
+    }
+}
+
+/// The compiler that `variable` names, or else the one that is usual.
+fn compiler(architecture: &str, variable: &str, cross: &str) -> String {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let native = env::consts::ARCH == architecture;
+    let default = if native { "cc" } else { cross };
+    env::var(variable).unwrap_or_else(|_| default.to_owned())
+}
+
+fn is_there(compiler: &str) -> bool {
+    let output = Command::new(compiler).arg("--version").output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Makes `to` of `source`.
+fn assemble(compiler: &str, options: &[&str], source: &str, to: &Path) {
+    let status = Command::new(compiler)
+        .args(options)
+        .args(["-nostdlib", "-static", "-no-pie"])
+        .args(["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-o"])
+        .arg(to)
+        .arg(source)
         .status()
         .unwrap_or_else(|error| {
             panic!(
-                "cannot start {compiler} to assemble the firmware: {error}; install an x86-64 C \
+                "cannot start {compiler} to assemble {source}: {error}; install an x86-64 C \
                  compiler (Debian: gcc, or gcc-x86-64-linux-gnu on another architecture)"
             )
         });
     assert!(
         status.success(),
-        "{compiler} could not assemble asm/start.S: {status}"
+        "{compiler} could not assemble {source}: {status}"
     );
 }

@@ -102,10 +102,12 @@ impl Client {
                 return Ok(self.buffer.get(self.body.clone()).unwrap_or_default());
             }
             let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
-            let read = self
-                .stream
-                .read(room)
-                .context("the debug server does not answer")?;
+            let read = self.stream.read(room);
+            let read = read.with_context(|| {
+                let filled = self.buffer.get(..self.filled).unwrap_or_default();
+                let filled = String::from_utf8_lossy(filled);
+                format!("the debug server does not answer; so far it said {filled:?}")
+            })?;
             ensure!(read > 0, "the debug server has closed the connection");
             self.filled += read;
         }

@@ -18,8 +18,8 @@ const PROGRAMS: &str = "/bench";
 /// Where the figures are in the machine.
 const RESULT: &str = "/bench-result.json";
 
-/// Describes this computer and the programs that are compared.
-pub(crate) fn describe(environment: &Environment) -> Value {
+/// Describes this computer and the programs that are compared: this QEMU, and GDB.
+pub(crate) fn describe(environment: &Environment, qemu: Option<&Path>) -> Value {
     let read = |path: &str| {
         fs::read_to_string(path)
             .unwrap_or_default()
@@ -40,7 +40,7 @@ pub(crate) fn describe(environment: &Environment) -> Value {
         "processors": thread::available_parallelism().map(usize::from).ok(),
         "kernel": read("/proc/sys/kernel/osrelease"),
         "kvm": HostKvm::probe().describe(),
-        "qemu": version(environment.qemu().ok()),
+        "qemu": version(qemu),
         "gdb": version(environment.gdb().ok()),
         "load_average": read("/proc/loadavg"),
     })

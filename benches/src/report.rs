@@ -38,7 +38,15 @@ impl fmt::Display for Bar {
 pub(crate) struct Check {
     what: String,
     value: Summary,
-    bar: Bar,
+    /// What is to be reached, if something is.
+    bar: Option<Bar>,
+}
+
+impl Check {
+    /// By how much the bar is missed; `None` if it is not, or if there is none.
+    fn missed_by(&self) -> Option<f64> {
+        self.bar?.missed_by(self.value.median)
+    }
 }
 
 /// One figure.
@@ -83,7 +91,18 @@ impl Figure {
         self.checks.push(Check {
             what: what.into(),
             value,
-            bar,
+            bar: Some(bar),
+        });
+        self
+    }
+
+    /// Shows the ratio of two parties, taken round by round.
+    #[must_use]
+    pub(crate) fn compare(mut self, upper: &Measured, lower: &Measured) -> Self {
+        self.checks.push(Check {
+            what: format!("{} / {}", upper.name, lower.name),
+            value: Summary::of(&ratios(&upper.rounds, &lower.rounds)),
+            bar: None,
         });
         self
     }
@@ -104,9 +123,7 @@ impl Figure {
 
     /// Returns whether every bar is reached.
     pub(crate) fn is_met(&self) -> bool {
-        self.checks
-            .iter()
-            .all(|check| check.bar.missed_by(check.value.median).is_none())
+        self.checks.iter().all(|check| check.missed_by().is_none())
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -116,12 +133,12 @@ impl Figure {
             .map(|(name, value)| (name.clone(), value.to_json()))
             .collect();
         let checks = self.checks.iter().map(|check| {
-            let missed_by = check.bar.missed_by(check.value.median);
+            let missed_by = check.missed_by();
             json!({
                 "what": check.what,
                 "value": check.value.to_json(),
-                "bar": check.bar.to_string(),
-                "met": missed_by.is_none(),
+                "bar": check.bar.map(|bar| bar.to_string()),
+                "met": check.bar.map(|_| missed_by.is_none()),
                 "missed_by": missed_by,
             })
         });
@@ -142,15 +159,15 @@ impl fmt::Display for Figure {
             writeln!(f, "  {name:<34}{value}")?;
         }
         for check in &self.checks {
-            let verdict = match check.bar.missed_by(check.value.median) {
+            let Some(bar) = check.bar else {
+                writeln!(f, "  {:<34}{}", check.what, check.value)?;
+                continue;
+            };
+            let verdict = match check.missed_by() {
                 None => "met".to_owned(),
                 Some(fraction) => format!("MISSED by {:.0} %", (fraction * 100.0).max(1.0)),
             };
-            writeln!(
-                f,
-                "  {:<34}{}  {}: {verdict}",
-                check.what, check.value, check.bar
-            )?;
+            writeln!(f, "  {:<34}{}  {bar}: {verdict}", check.what, check.value)?;
         }
         for note in &self.notes {
             writeln!(f, "  ({note})")?;

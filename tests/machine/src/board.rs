@@ -57,6 +57,8 @@ pub struct Board {
     pub has_debug_link: bool,
     /// Changes the device tree that QEMU makes.
     pub change_tree: Option<fn(&mut Vec<u8>)>,
+    /// Whether its clocks go by instructions, a nanosecond for each, and not by time. Processors then take turns.
+    pub counts_instructions: bool,
 }
 
 impl Board {
@@ -85,6 +87,7 @@ impl Board {
             has_console: true,
             has_debug_link: true,
             change_tree: None,
+            counts_instructions: false,
         }
     }
 
@@ -145,16 +148,24 @@ impl Board {
             StartLevel::El1 => "off",
             StartLevel::El2 => "on",
         };
+        let threads = if self.counts_instructions {
+            "tcg,thread=single"
+        } else {
+            "tcg,thread=multi"
+        };
         let mut command = Command::new(environment.qemu_arm64()?);
         command
             .args("-nodefaults -no-user-config -display none -no-reboot".split(' '))
-            .args(["-accel", "tcg,thread=multi", "-cpu", &self.processor])
+            .args(["-accel", threads, "-cpu", &self.processor])
             .arg("-machine")
             .arg(format!(
                 "virt,virtualization={has_el2},gic-version={gic}{more}"
             ))
             .args(["-smp", &self.cpus.to_string()])
             .args(["-m", &format!("{}M", self.memory_mib)]);
+        if self.counts_instructions {
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
         Ok(command)
     }
 
@@ -222,6 +233,19 @@ mod tests {
             assert!(arguments.contains(&expected), "{arguments:?}");
         }
         assert!(!arguments.contains(&"-initrd"));
+        assert!(!arguments.contains(&"-icount"));
+    }
+
+    #[test]
+    fn a_board_that_counts_instructions_has_one_thread() {
+        let mut environment = Environment::default();
+        environment.set_qemu_arm64("/qemu".into());
+        let mut board = Board::new("/image");
+        board.counts_instructions = true;
+        let command = board.command(&environment, Path::new("/d")).unwrap();
+        for expected in ["tcg,thread=single", "shift=0,sleep=off"] {
+            assert!(command.get_args().any(|argument| argument == expected));
+        }
     }
 
     #[test]
