@@ -34,7 +34,7 @@ const WORK: [Work; 4] = [
     },
     Work {
         title: "interrupts between processors (ping-pong)",
-        command: "ping_pong 3000",
+        command: "ping_pong 1000",
         bar: Bar::AtMost(1.10),
     },
     Work {
@@ -57,7 +57,7 @@ pub(super) fn measure_work(bench: &Bench) -> Result<Vec<Figure>> {
         for computer in &mut computers {
             computer.work(work.command)?;
         }
-        let taken = in_turns(bench.rounds * 3, &mut computers, |computer| {
+        let taken = in_turns(bench.rounds * 2, &mut computers, |computer| {
             computer.work(work.command)
         })?;
         let [with, without, _] = taken.each_ref().map(|spent| {
