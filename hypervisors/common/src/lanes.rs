@@ -18,6 +18,7 @@
 
 mod hub;
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -38,6 +39,11 @@ pub trait Platform {
 
     /// Carries out the guest's end: switches the machine off, or resets it.
     fn end(&self, end: GuestEnd);
+
+    /// Returns what the hypervisor has said of itself, for `monitor log`.
+    fn log(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A processor between two entries.

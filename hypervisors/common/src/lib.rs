@@ -7,6 +7,7 @@
 //! | [`handover`] | the device tree that the guest gets, and where things go in memory |
 //! | [`uart`] | serial ports: PL011 and 16550 |
 //! | [`link`] | a client on a serial port |
+//! | [`log`] | what the hypervisor has said of itself |
 //! | [`lanes`] | the engine with its clients, and the processors it sets going |
 //!
 //! Nothing here touches hardware: memory-mapped registers come through [`uart::Registers`], other
@@ -16,12 +17,15 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod board;
 pub mod bundle;
 pub mod handover;
 pub mod lanes;
 pub mod link;
+pub mod log;
 pub mod uart;
 
 use core::fmt;

@@ -1,5 +1,6 @@
 //! Registers and memory of a guest.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use trapline_arch::{Gpa, PhysicalMemory, RegisterFile, RegisterGroup};
@@ -115,6 +116,12 @@ pub trait Machine {
 
     /// Returns whether a stopped vCPU takes part in running.
     fn power_state(&mut self, vcpu: VcpuId) -> PowerState;
+
+    /// Returns what the hypervisor has said of itself, in lines, the oldest first, for `monitor log`.
+    /// `None` if it keeps no such log: what it says is read elsewhere. It may be asked for at any time.
+    fn log(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One vCPU as its own thread sees it between two VM entries.

@@ -1,4 +1,5 @@
-//! `info`: what this host can do for a debugger, what runs in the guest, and who is connected.
+//! `info`: what this host can do for a debugger, what runs in the guest, and who is connected. `log`:
+//! what the hypervisor has said.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -12,7 +13,9 @@ use crate::contract::{Capabilities, StepMethod};
 use crate::core::Context;
 use crate::session::{Access, SessionId};
 
-pub(super) const COMMANDS: &[Command] = &[Command {
+pub(super) const COMMANDS: &[Command] = &[INFO, LOG];
+
+const INFO: Command = Command {
     name: "info",
     aliases: &[("i", ""), ("status", "")],
     arguments: "[TOPIC]",
@@ -24,7 +27,18 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     needs: Needs::Stopped,
     run: info,
     ..LOOKS
-}];
+};
+
+const LOG: Command = Command {
+    name: "log",
+    summary: "show what the hypervisor has said of itself",
+    details: "A hypervisor on bare metal keeps its last messages, for its console is the guest's. Where a\n\
+        program is the hypervisor there is no log here: its messages are where it was started.",
+    family: Family::State,
+    needs: Needs::Nothing,
+    run: log,
+    ..LOOKS
+};
 
 /// What kind of client a session is, as far as it has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +111,19 @@ fn info(call: &mut Call<'_, '_>) -> Result<(), Failure> {
     }
     call.out.line("\nSessions:");
     sessions(call);
+    Ok(())
+}
+
+fn log(call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    call.arguments.end()?;
+    let log = call.context.machine.log();
+    let log = log.ok_or_else(|| fail!("this hypervisor keeps no log"))?;
+    if log.is_empty() {
+        call.out.line("nothing was said");
+    }
+    for line in log.lines() {
+        call.out.line(line);
+    }
     Ok(())
 }
 

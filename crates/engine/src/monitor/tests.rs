@@ -116,6 +116,28 @@ fn names_and_aliases_are_all_different() {
 }
 
 #[test]
+fn log_shows_what_the_hypervisor_has_said() {
+    let mut world = World::new();
+    expect(&mut world, "log", "error: this hypervisor keeps no log");
+    world.vm.log = Some("".into());
+    expect(&mut world, "log", "nothing was said");
+    world.vm.log = Some("EL2, 4 processors\nthe guest begins\n".into());
+    expect(
+        &mut world,
+        "log",
+        "
+        EL2, 4 processors
+        the guest begins
+        ",
+    );
+    expect(
+        &mut world,
+        "log 3",
+        "error: '3' is one word too many; usage: log",
+    );
+}
+
+#[test]
 fn commands_can_be_shortened() {
     let mut world = World::new();
     for (short, long) in [("vers", "version"), ("dis", "disassemble"), ("i", "info")] {

@@ -1,8 +1,11 @@
-//! What the hypervisor has to say: on the guest's console while it boots and when it fails.
+//! What the hypervisor has to say: on the guest's console while it boots and when it fails, and always in
+//! its log.
 
+use alloc::string::String;
 use core::fmt::{self, Write};
 
 use spin::Mutex;
+use trapline_hypervisor::log::Log;
 use trapline_hypervisor::uart::Uart;
 
 use super::mmio::UartRegisters;
@@ -10,11 +13,19 @@ use super::mmio::UartRegisters;
 /// The longest that a byte waits for room.
 const PATIENCE: u32 = 1_000_000;
 
-static CONSOLE: Mutex<Option<Uart<UartRegisters>>> = Mutex::new(None);
+static CONSOLE: Mutex<Console> = Mutex::new(Console {
+    uart: None,
+    log: Log::new(),
+});
+
+struct Console {
+    uart: Option<Uart<UartRegisters>>,
+    log: Log,
+}
 
 /// Takes the port that messages go to.
 pub(super) fn set(uart: Uart<UartRegisters>) {
-    *CONSOLE.lock() = Some(uart);
+    CONSOLE.lock().uart = Some(uart);
 }
 
 /// Writes no messages any more: the port is for something else.
@@ -47,10 +58,17 @@ impl Write for Writer<'_> {
 
 /// Writes a line.
 pub(super) fn line(text: fmt::Arguments<'_>) {
-    if let Some(uart) = CONSOLE.lock().as_mut() {
-        // A line that cannot be written has nowhere else to go.
+    let mut console = CONSOLE.lock();
+    // Neither of the two fails.
+    let _ = writeln!(console.log, "{text}");
+    if let Some(uart) = &mut console.uart {
         let _ = writeln!(Writer(uart), "trapline: {text}");
     }
+}
+
+/// Returns the last lines.
+pub(super) fn log() -> String {
+    CONSOLE.lock().log.text()
 }
 
 /// Writes a line like `println!`.

@@ -1,5 +1,6 @@
 //! The engine behind its lock, and what processors know of each other.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use spin::{Mutex, MutexGuard, Once};
@@ -7,7 +8,7 @@ use trapline_el2::psci;
 use trapline_engine::{Capabilities, GuestEnd, Time};
 use trapline_hypervisor::lanes::{Hub, Lanes, Platform};
 
-use super::console::say;
+use super::console::{self, say};
 use super::gic::Gic;
 use super::guest_memory::Ram;
 use super::mmio::UartRegisters;
@@ -89,6 +90,10 @@ impl Platform for El2 {
         let mut call = [0; 18];
         call[0] = function;
         smc(&mut call);
+    }
+
+    fn log(&self) -> Option<String> {
+        Some(console::log())
     }
 }
 

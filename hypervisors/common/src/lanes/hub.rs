@@ -1,5 +1,6 @@
 //! The engine with its clients, behind the hypervisor's one lock.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use trapline_arch::{RegisterFile, RegisterGroup, RegisterGroups};
@@ -37,6 +38,7 @@ struct Guest<'a> {
     lanes: &'a mut [Lane],
     memory: &'a dyn GuestMemory,
     capabilities: &'a Capabilities,
+    platform: &'a dyn Platform,
 }
 
 impl Machine for Guest<'_> {
@@ -78,6 +80,10 @@ impl Machine for Guest<'_> {
     fn power_state(&mut self, vcpu: VcpuId) -> PowerState {
         let lane = self.lanes.get(vcpu.index());
         lane.map_or(PowerState::WaitingForStart, |lane| lane.power)
+    }
+
+    fn log(&self) -> Option<String> {
+        self.platform.log()
     }
 }
 
@@ -152,6 +158,7 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
             lanes: &mut self.lanes,
             memory: &self.memory,
             capabilities: &self.capabilities,
+            platform,
         };
         for link in &mut self.links {
             link.receive(&mut self.engine, &mut guest, now);
@@ -334,6 +341,7 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
             lanes: &mut self.lanes,
             memory: &self.memory,
             capabilities: &self.capabilities,
+            platform,
         };
         act(&mut self.engine, &mut guest, platform.now());
     }
@@ -344,7 +352,7 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
         for _ in 0..MAX_COMMANDS {
             let mut command = self.engine.poll_command();
             if command.is_none() {
-                self.flush(platform.now());
+                self.flush(platform);
                 command = self.engine.poll_command();
             }
             let Some(command) = command else {
@@ -354,19 +362,21 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
                 Command::Run(vcpu, request) => self.run(vcpu.index(), request, platform),
                 Command::Stop(vcpu) => self.stop(vcpu.index(), platform),
                 Command::End(end) => {
-                    self.flush(platform.now());
+                    self.flush(platform);
                     platform.end(end);
                 }
             }
         }
-        self.flush(platform.now());
+        self.flush(platform);
     }
 
-    fn flush(&mut self, now: Time) {
+    fn flush(&mut self, platform: &dyn Platform) {
+        let now = platform.now();
         let mut guest = Guest {
             lanes: &mut self.lanes,
             memory: &self.memory,
             capabilities: &self.capabilities,
+            platform,
         };
         for link in &mut self.links {
             link.send(&mut self.engine, &mut guest, now);

@@ -122,9 +122,14 @@ pub(super) struct Vm {
     pub(super) power: Vec<PowerState>,
     /// What each vCPU does, if it runs.
     pub(super) running: Vec<Option<ResumeAction>>,
+    pub(super) log: Option<String>,
 }
 
 impl Machine for Vm {
+    fn log(&self) -> Option<String> {
+        self.log.clone()
+    }
+
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
@@ -319,6 +324,7 @@ impl World {
             files: vec![file; 2],
             power: vec![PowerState::On; 2],
             running: vec![None; 2],
+            log: None,
         };
         let id = engine.open_session(Access::Full).unwrap();
         let mut world = Self { engine, vm, id };
