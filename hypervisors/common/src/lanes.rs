@@ -17,6 +17,8 @@
 //!   to do waits until it is on (rule R4).
 
 mod hub;
+#[cfg(test)]
+mod tests;
 
 use alloc::string::String;
 use alloc::vec::Vec;
