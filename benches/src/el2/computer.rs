@@ -65,6 +65,8 @@ pub(super) struct Computer {
     last: VecDeque<String>,
     directory: PathBuf,
     below: Below,
+    /// The virtual counter when the stock guest's first process ran, in nanoseconds.
+    pub(super) boot_ns: f64,
 }
 
 struct Line {
@@ -127,6 +129,7 @@ impl Computer {
             last: VecDeque::new(),
             directory,
             below,
+            boot_ns: 0.0,
         })
     }
 
@@ -143,6 +146,8 @@ impl Computer {
             board.cpus = cpus;
             board.counts_instructions = true;
         })?;
+        let (_, line) = computer.expect(" ns since the start")?;
+        computer.boot_ns = number_before(&line, " ns since")?;
         computer.expect(READY)?;
         Ok(computer)
     }

@@ -2,6 +2,7 @@
 # First process of the guest whose speed is measured: does what it reads on its console, a line each,
 # between the lines "begin" and "end".
 echo "trapline-bench: init"
+echo "trapline-bench: $(/bench/work c 0) ns since the start"
 /bin/busybox mkdir -p /proc /dev /tmp
 /bin/busybox --install -s /bin
 export PATH=/bin

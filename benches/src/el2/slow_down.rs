@@ -19,6 +19,8 @@ struct Work {
     /// What `init.sh` is told.
     command: &'static str,
     bar: Bar,
+    /// Whether it is the same work whenever QEMU's timers fire.
+    has_own_pace: bool,
 }
 
 const WORK: [Work; 4] = [
@@ -26,21 +28,25 @@ const WORK: [Work; 4] = [
         title: "arithmetic (awk)",
         command: "compute 100000",
         bar: Bar::AtMost(1.02),
+        has_own_pace: true,
     },
     Work {
         title: "system calls (dd, a byte at a time)",
         command: "make_system_calls 50000",
         bar: Bar::AtMost(1.10),
+        has_own_pace: true,
     },
     Work {
         title: "interrupts between processors (ping-pong)",
         command: "ping_pong 1000",
         bar: Bar::AtMost(1.10),
+        has_own_pace: true,
     },
     Work {
         title: "timer interrupts (arithmetic beside a process that sleeps for 50 µs at a time)",
         command: "compute_beside_sleeper 30000000",
         bar: Bar::AtMost(1.10),
+        has_own_pace: false,
     },
 ];
 
@@ -52,7 +58,7 @@ pub(super) fn measure_work(bench: &Bench) -> Result<Vec<Figure>> {
         KINDS.map(|below| Computer::start_stock(bench, below, CPUS));
     let mut computers = [hypervisor?, nothing?, no_el2?];
     let mut figures = Vec::new();
-    for work in WORK {
+    for work in WORK.iter().filter(|work| work.has_own_pace) {
         // QEMU translates what it has not seen before.
         for computer in &mut computers {
             computer.work(work.command)?;
@@ -76,14 +82,22 @@ pub(super) fn measure_work(bench: &Bench) -> Result<Vec<Figure>> {
 pub(super) fn measure_instructions(bench: &Bench) -> Result<Vec<Figure>> {
     let start = |below| Computer::start_counting(bench, below, CPUS);
     let mut computers = [start(Below::Hypervisor)?, start(Below::Nothing)?];
-    let mut figures = Vec::new();
+    let boot = computers.each_ref().map(|computer| {
+        vec![Spent {
+            counter_ns: computer.boot_ns,
+            ..Spent::default()
+        }]
+    });
+    let boot = by_counter(&boot);
+    let [with, without] = &boot;
+    let title = "instructions: boot to the first process";
+    let figure = Figure::new(title, "10^6").values(&boot);
+    let mut figures = vec![figure.compare(with, without)];
     for work in WORK {
         let taken = in_turns(bench.rounds, &mut computers, |computer| {
             computer.work(work.command)
         })?;
-        let measured = measured(["hypervisor", "without"], &taken, |spent| {
-            spent.counter_ns / 1e6
-        });
+        let measured = by_counter(&taken);
         let [with, without] = &measured;
         let rate = taken.each_ref().map(|spent| {
             let rates = spent
@@ -143,6 +157,12 @@ fn figure(title: &str, taken: &Taken<{ KINDS.len() }>, bar: Option<Bar>) -> Figu
     }
     let [with, _, no_el2] = &processor;
     figure.compare(with, no_el2)
+}
+
+fn by_counter(taken: &Taken<2>) -> [Measured; 2] {
+    measured(["hypervisor", "without"], taken, |spent| {
+        spent.counter_ns / 1e6
+    })
 }
 
 fn measured<const N: usize>(
