@@ -30,7 +30,7 @@ pub(super) fn set(uart: Uart<UartRegisters>) {
 
 /// Writes no messages any more: the port is for something else.
 pub(super) fn give_up() {
-    *CONSOLE.lock() = None;
+    CONSOLE.lock().uart = None;
 }
 
 struct Writer<'a>(&'a mut Uart<UartRegisters>);
