@@ -50,6 +50,11 @@ pub trait Platform {
 
 /// A processor between two entries.
 pub trait Processor: Vcpu {
+    /// Makes ready for an entry, which is then made once or more often.
+    fn prepare(&mut self, entry: &Entry) {
+        let _ = entry;
+    }
+
     /// Enters the guest. `None` if it came out for something that is the hypervisor's alone, which was
     /// done; the entry is then made again.
     fn enter(&mut self, entry: &Entry) -> Option<VmExit>;
@@ -185,6 +190,7 @@ pub fn drive(
 }
 
 fn enter(index: usize, entry: &Entry, processor: &mut dyn Processor, lanes: &Lanes) -> VmExit {
+    processor.prepare(entry);
     loop {
         if lanes.is_stop_asked(index) {
             return VmExit::Interrupted;

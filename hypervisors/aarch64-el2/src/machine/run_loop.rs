@@ -136,8 +136,15 @@ impl Runner {
 }
 
 impl Processor for Runner {
-    fn enter(&mut self, entry: &Entry) -> Option<VmExit> {
+    fn prepare(&mut self, entry: &Entry) {
         self.program(entry);
+    }
+
+    fn enter(&mut self, entry: &Entry) -> Option<VmExit> {
+        // The guest may have written its own debug registers since. Whatever else there is to compare is long.
+        if self.context.is_debug_stale {
+            self.program(entry);
+        }
         let own_step = self.context.frame.pstate & PSTATE_SS;
         let level_before = self.context.frame.pstate & PSTATE_LEVEL;
         if entry.step {
