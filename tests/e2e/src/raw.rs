@@ -78,6 +78,36 @@ impl RawClient {
         Ok(client)
     }
 
+    /// Connects like [`RawClient::without_acks`] where the last client may have left in the middle of something: what
+    /// was for that one is passed over, and what gets lost is sent again.
+    ///
+    /// # Errors
+    /// When nothing listens there, and when the server does not agree in time.
+    pub fn take_over(socket: &Path, transcript: &Transcript) -> Result<Self> {
+        let mut client = Self::connect(socket, transcript)?;
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            client.packet("QStartNoAckMode")?;
+            while let Ok(answer) = client.receive(Duration::from_millis(300)) {
+                if answer == Answer::Packet(b"OK".to_vec()) {
+                    client.send(b"+")?;
+                    client.deframer.set_ack_mode(AckMode::NoAck);
+                    client.ack_mode = AckMode::NoAck;
+                    client.settle()?;
+                    return Ok(client);
+                }
+            }
+        }
+        bail!("the server does not answer who comes after a client that has left")
+    }
+
+    /// Passes over everything up to the answer of a question that nobody else asks.
+    fn settle(&mut self) -> Result<()> {
+        self.packet("qC")?;
+        while !self.answer()?.starts_with("QC") {}
+        Ok(())
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors

@@ -1,12 +1,19 @@
 //! A processor's life: it runs the guest as the engine says, and parks when it has stopped.
 
-#![expect(unsafe_code, reason = "the guest is entered by assembly")]
+#![expect(
+    unsafe_code,
+    reason = "the guest is entered by assembly, and a processor that goes off ends a life"
+)]
 
+use alloc::boxed::Box;
+
+use spin::Mutex;
 use trapline_arch::{Architecture, RegisterFile, RegisterGroup};
 use trapline_engine::contract::AccessError;
 use trapline_engine::{Entry, GuestEnd, GuestMemory, HardwarePoints, Vcpu, VcpuRun, VmExit};
 use trapline_hypervisor::lanes::{Processor, drive};
 
+use super::MAX_PROCESSORS;
 use super::guest_memory::Ram;
 use super::hub::{El2, hub, shared};
 use super::registers::{self, Frame, PSTATE_SS};
@@ -35,16 +42,32 @@ struct Runner {
     programmed: Option<Programmed>,
 }
 
-/// Runs the guest on this processor for ever.
+/// What a processor has from its being turned on to its going off.
+struct Life {
+    runner: Runner,
+    run: VcpuRun,
+}
+
+/// A processor that goes off does so in the middle of its run, and leaves here what it had: the next life gives that
+/// back to the heap.
+static LIVES: [Mutex<Option<Box<Life>>>; MAX_PROCESSORS] =
+    [const { Mutex::new(None) }; MAX_PROCESSORS];
+
+/// Runs the guest on this processor until it goes off.
 pub(super) fn run(context: Context) -> ! {
     let index = context.index;
     let shared = shared();
-    let mut runner = Runner {
+    let place = &LIVES[index];
+    // SAFETY: no other processor locks this, and the last life of this one is over.
+    unsafe { place.force_unlock() }
+    let mut life = place.lock();
+    let runner = Runner {
         context,
         memory: hub().memory().clone(),
         programmed: None,
     };
-    let mut run = VcpuRun::new(Architecture::Aarch64, &shared.capabilities);
+    let run = VcpuRun::new(Architecture::Aarch64, &shared.capabilities);
+    let Life { runner, run } = &mut **life.insert(Box::new(Life { runner, run }));
     {
         let mut hub = hub();
         hub.turned_on(index);
@@ -55,8 +78,8 @@ pub(super) fn run(context: Context) -> ! {
         }
     }
     loop {
-        runner.wait_for_request(&mut run);
-        let reason = drive(index, &mut run, &mut runner, &shared.lanes, &El2);
+        runner.wait_for_request(run);
+        let reason = drive(index, run, runner, &shared.lanes, &El2);
         let mut hub = hub();
         hub.stopped(index, reason, |file| runner.context.show(file), &El2);
         super::hub::set_timer(hub.deadline());

@@ -246,17 +246,10 @@ fn two_links_share_the_guest(stage: &Stage) -> Result<()> {
 fn first_client(stage: &Stage, socket: &Path) -> Result<RawClient> {
     let start = Instant::now();
     loop {
-        let answered = is_answered(stage, socket);
-        match answered.and_then(|()| RawClient::without_acks(socket, stage.transcript())) {
+        match RawClient::take_over(socket, stage.transcript()) {
             Ok(client) => return Ok(client),
             Err(error) if start.elapsed() > LIMIT => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
-}
-
-fn is_answered(stage: &Stage, socket: &Path) -> Result<()> {
-    let mut client = RawClient::connect(socket, stage.transcript())?;
-    client.packet("qC")?;
-    client.receive(Duration::from_millis(200)).map(drop)
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod basics;
 mod boards;
 mod breakpoints;
+mod churn;
 mod disks;
 mod ends;
 mod interrupts;
@@ -32,6 +33,7 @@ const GROUPS: &[Group] = &[
     group("basics", basics::SCENARIOS),
     group("boards", boards::SCENARIOS),
     group("breakpoints", breakpoints::SCENARIOS),
+    group("churn", churn::SCENARIOS),
     group("disks", disks::SCENARIOS),
     group("ends", ends::SCENARIOS),
     group("interrupts", interrupts::SCENARIOS),
