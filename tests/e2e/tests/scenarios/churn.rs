@@ -9,7 +9,7 @@ use trapline_e2e::{LIMIT, RawClient, RunningGuest, Stage};
 use trapline_guests::aarch64::LATE_CPU;
 
 crate::scenarios! {
-    Neither [KvmArm64 El2] churn_leaves_the_guest_as_it_was;
+    Neither El2 churn_leaves_the_guest_as_it_was;
 }
 
 /// How many clients come and go; the long version has the second number.
