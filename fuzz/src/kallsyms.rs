@@ -67,13 +67,16 @@ fn check(view: &PhysicalView<'_>, symbols: Kallsyms) {
         }
     }
     let frames = call_frames(view, &symbols);
-    let file = SymbolFile::new(Arc::new(symbols), Machine::X86_64, None, &frames);
-    let mut whole = vec![0; file.len() as usize];
-    assert_eq!(file.read_at(0, &mut whole), whole.len());
-    let mut part = [0; 61];
-    for start in (0..whole.len()).step_by(4999) {
-        let count = file.read_at(start as u64, &mut part);
-        assert_eq!(part[..count], whole[start..][..count]);
+    let symbols = Arc::new(symbols);
+    for machine in [Machine::X86_64, Machine::AARCH64] {
+        let file = SymbolFile::new(Arc::clone(&symbols), machine, None, &frames);
+        let mut whole = vec![0; file.len() as usize];
+        assert_eq!(file.read_at(view, 0, &mut whole), whole.len());
+        let mut part = [0; 61];
+        for start in (0..whole.len()).step_by(4999) {
+            let count = file.read_at(view, start as u64, &mut part);
+            assert_eq!(part[..count], whole[start..][..count]);
+        }
     }
 }
 

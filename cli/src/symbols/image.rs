@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use trapline_arch::{Gpa, PhysicalMemory};
-use trapline_linux::{Kallsyms, Machine, PhysicalView, SymbolFile, TableProgress, TableScanner};
+use trapline_arch::{Gpa, Gva, PhysicalMemory};
+use trapline_linux::{
+    Kallsyms, Machine, PhysicalView, SymbolFile, TableProgress, TableScanner, VirtualMemory,
+};
 
 use crate::client::Client;
 
@@ -19,13 +21,24 @@ const LINK_ALIGNMENT: u64 = 2 << 20;
 /// How much is searched for the tables.
 const BUDGET_BYTES: u64 = 4 << 30;
 
-/// A kernel's file as memory from address 0 on.
-struct Image(Vec<u8>);
+/// A kernel's file as physical memory from address 0 on, and as virtual memory where the kernel runs.
+struct Image {
+    content: Vec<u8>,
+    /// Where its first byte is when it runs.
+    start: u64,
+}
+
+impl VirtualMemory for Image {
+    fn read_virtual(&self, address: Gva, buffer: &mut [u8]) -> usize {
+        let offset = address.0.checked_sub(self.start);
+        offset.map_or(0, |offset| self.read_physical(Gpa(offset), buffer))
+    }
+}
 
 impl PhysicalMemory for Image {
     fn read_physical(&self, address: Gpa, buffer: &mut [u8]) -> usize {
         let start = usize::try_from(address.0).unwrap_or(usize::MAX);
-        let rest = self.0.get(start..).unwrap_or_default();
+        let rest = self.content.get(start..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
             to.copy_from_slice(from);
@@ -39,7 +52,7 @@ impl PhysicalMemory for Image {
 /// # Errors
 /// A text for the user: the file is no arm64 Linux Image with symbols, or another kernel runs.
 pub(super) fn read(client: &mut Client, image: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let linked = symbols(image, 0)?;
+    let linked = symbols(&relocated(image, 0)?)?;
     let vectors = linked
         .first_by_name("vectors")
         .context("the kernel has no symbol 'vectors'")?;
@@ -52,10 +65,11 @@ pub(super) fn read(client: &mut Client, image: &[u8]) -> anyhow::Result<Vec<u8>>
              has not got far enough"
         );
     }
-    let symbols = Arc::new(symbols(image, slide)?);
+    let image = relocated(image, slide)?;
+    let symbols = Arc::new(symbols(&image)?);
     let file = SymbolFile::new(symbols, Machine::AARCH64, None, &[]);
     let mut content = vec![0; usize::try_from(file.len())?];
-    let count = file.read_at(0, &mut content);
+    let count = file.read_at(&image, 0, &mut content);
     content.truncate(count);
     Ok(content)
 }
@@ -72,15 +86,14 @@ fn vector_table(client: &mut Client) -> anyhow::Result<u64> {
         .with_context(|| format!("'{COMMAND}' says no address: {}", outcome.text))
 }
 
-/// Reads the symbols of an Image as they are when it runs `slide` bytes above where it was linked.
-fn symbols(image: &[u8], slide: u64) -> anyhow::Result<Kallsyms> {
-    let memory = Image(relocated(image, slide)?);
-    let end = Gpa(u64::try_from(memory.0.len())?);
+/// Reads the symbols of a relocated Image.
+fn symbols(image: &Image) -> anyhow::Result<Kallsyms> {
+    let end = Gpa(u64::try_from(image.content.len())?);
     let mut scanner = TableScanner::new([Gpa(0)..end]);
     loop {
-        match scanner.step(&memory, BUDGET_BYTES) {
+        match scanner.step(image, BUDGET_BYTES) {
             TableProgress::Found(tables) => {
-                if let Ok(symbols) = Kallsyms::load_tables(&PhysicalView(&memory), &tables, None) {
+                if let Ok(symbols) = Kallsyms::load_tables(&PhysicalView(image), &tables, None) {
                     return Ok(symbols);
                 }
             }
@@ -90,8 +103,8 @@ fn symbols(image: &[u8], slide: u64) -> anyhow::Result<Kallsyms> {
     }
 }
 
-/// Applies an Image's own relocations: rows of an address, a kind, and what belongs there.
-fn relocated(image: &[u8], slide: u64) -> anyhow::Result<Vec<u8>> {
+/// Applies an Image's own relocations for running `slide` bytes above where it was linked: rows of an address, a kind, and what belongs there.
+fn relocated(image: &[u8], slide: u64) -> anyhow::Result<Image> {
     let rows: Vec<_> = image.chunks_exact(8).map(word).collect();
     let rows: Vec<_> = rows
         .windows(3)
@@ -105,15 +118,18 @@ fn relocated(image: &[u8], slide: u64) -> anyhow::Result<Vec<u8>> {
     let lowest = rows.iter().map(|(_, value)| *value).min();
     let lowest = lowest.context("the kernel's file has no relocations")?;
     let start = lowest & !(LINK_ALIGNMENT - 1);
-    let mut image = image.to_vec();
+    let mut content = image.to_vec();
     for (place, value) in rows {
         let offset = usize::try_from(place.wrapping_sub(start)).unwrap_or(usize::MAX);
         let end = offset.saturating_add(8);
-        if let Some(place) = image.get_mut(offset..end) {
+        if let Some(place) = content.get_mut(offset..end) {
             place.copy_from_slice(&value.wrapping_add(slide).to_le_bytes());
         }
     }
-    Ok(image)
+    Ok(Image {
+        content,
+        start: start.wrapping_add(slide),
+    })
 }
 
 fn word(bytes: &[u8]) -> u64 {
@@ -146,6 +162,8 @@ mod tests {
             image.extend(word.to_le_bytes());
         }
         let moved = relocated(&image, 0x20_0000).unwrap();
+        assert_eq!(moved.start, base + 0x20_0000);
+        let moved = moved.content;
         assert_eq!(moved[..8], (base + 0x20_1230).to_le_bytes());
         assert_eq!(
             moved[8..],
@@ -157,6 +175,10 @@ mod tests {
     #[test]
     fn a_file_without_relocations_is_refused() {
         assert!(relocated(&[0; 64], 0).is_err());
-        assert!(symbols(&[0; 64], 0).is_err());
+        let empty = Image {
+            content: vec![0; 64],
+            start: 0,
+        };
+        assert!(symbols(&empty).is_err());
     }
 }

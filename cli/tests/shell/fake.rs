@@ -420,7 +420,13 @@ impl GuestOs for FakeOs {
         self.is_known().then(|| symbol_file().len() as u64)
     }
 
-    fn read_symbol_file(&self, offset_bytes: u64, buffer: &mut [u8]) -> usize {
+    fn read_symbol_file(
+        &self,
+        _: &dyn GuestMemory,
+        _: &dyn VirtualView,
+        offset_bytes: u64,
+        buffer: &mut [u8],
+    ) -> usize {
         let file = symbol_file();
         let start = usize::try_from(offset_bytes).unwrap().min(file.len());
         let len = buffer.len().min(file.len() - start);

@@ -176,7 +176,13 @@ impl GuestOs for DarwinGuest {
         None
     }
 
-    fn read_symbol_file(&self, _: u64, _: &mut [u8]) -> usize {
+    fn read_symbol_file(
+        &self,
+        _: &dyn GuestMemory,
+        _: &dyn VirtualView,
+        _: u64,
+        _: &mut [u8],
+    ) -> usize {
         0
     }
 }

@@ -321,6 +321,24 @@ impl Context<'_> {
         self.core.os.as_ref()?.image()
     }
 
+    /// Copies a part of the symbol file that the operating-system layer offers, and returns how many
+    /// bytes were copied, or `None` without such a layer.
+    pub(crate) fn read_symbol_file(
+        &mut self,
+        vcpu: VcpuId,
+        offset_bytes: u64,
+        buffer: &mut [u8],
+    ) -> Option<usize> {
+        let read = self.with_os(vcpu, |os, memory, view| {
+            os.read_symbol_file(memory, view, offset_bytes, buffer)
+        });
+        // The guest may run: then nothing is mapped, but memory can be read.
+        read.or_else(|| {
+            let (os, memory) = (self.core.os.as_ref()?, self.machine.memory());
+            Some(os.read_symbol_file(memory, &Unmapped, offset_bytes, buffer))
+        })
+    }
+
     fn with_os<T>(
         &mut self,
         vcpu: VcpuId,
@@ -419,4 +437,13 @@ impl VirtualView for View<'_> {
 /// Whether an address is in the upper half, where kernels live.
 fn is_kernel_half(address: Gva) -> bool {
     address.0 >> 63 != 0
+}
+
+/// The virtual memory of a vCPU that cannot be asked.
+struct Unmapped;
+
+impl VirtualView for Unmapped {
+    fn read_virtual(&self, _: Gva, _: &mut [u8]) -> usize {
+        0
+    }
 }

@@ -181,7 +181,7 @@ fn write_file(
     let mut buffer = vec![0; 16 << 10];
     let mut offset = 0;
     loop {
-        let count = file.read_at(offset, &mut buffer);
+        let count = file.read_at(&PhysicalView(memory), offset, &mut buffer);
         if count == 0 {
             break;
         }

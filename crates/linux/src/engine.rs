@@ -171,9 +171,15 @@ impl GuestOs for LinuxGuest {
         Some(self.kernel.as_ref()?.file()?.len())
     }
 
-    fn read_symbol_file(&self, offset_bytes: u64, buffer: &mut [u8]) -> usize {
-        let file = self.kernel.as_ref().and_then(Kernel::file);
-        file.map_or(0, |file| file.read_at(offset_bytes, buffer))
+    fn read_symbol_file(
+        &self,
+        memory: &dyn GuestMemory,
+        view: &dyn VirtualView,
+        offset_bytes: u64,
+        buffer: &mut [u8],
+    ) -> usize {
+        let read = |kernel: &Kernel| kernel.read_file(memory, &View(view), offset_bytes, buffer);
+        self.kernel.as_ref().map_or(0, read)
     }
 }
 

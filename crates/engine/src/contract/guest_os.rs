@@ -111,6 +111,13 @@ pub trait GuestOs: Send {
     /// Returns the length in bytes of an ELF file with the symbols at their run-time addresses.
     fn symbol_file_len(&self) -> Option<u64>;
 
-    /// Copies a part of that file and returns how many bytes were copied.
-    fn read_symbol_file(&self, offset_bytes: u64, buffer: &mut [u8]) -> usize;
+    /// Copies a part of that file and returns how many bytes were copied. Parts of it may be made from
+    /// guest memory as it is now.
+    fn read_symbol_file(
+        &self,
+        memory: &dyn GuestMemory,
+        view: &dyn VirtualView,
+        offset_bytes: u64,
+        buffer: &mut [u8],
+    ) -> usize;
 }

@@ -105,9 +105,16 @@ impl GuestOs for Systems {
         self.known()?.symbol_file_len()
     }
 
-    fn read_symbol_file(&self, offset_bytes: u64, buffer: &mut [u8]) -> usize {
-        self.known()
-            .map_or(0, |known| known.read_symbol_file(offset_bytes, buffer))
+    fn read_symbol_file(
+        &self,
+        memory: &dyn GuestMemory,
+        view: &dyn VirtualView,
+        offset_bytes: u64,
+        buffer: &mut [u8],
+    ) -> usize {
+        self.known().map_or(0, |known| {
+            known.read_symbol_file(memory, view, offset_bytes, buffer)
+        })
     }
 }
 

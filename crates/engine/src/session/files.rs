@@ -129,16 +129,15 @@ fn read(
     len_bytes: u64,
     offset_bytes: u64,
     out: &mut Encoder<'_>,
-    context: &Context<'_>,
+    context: &mut Context<'_>,
 ) -> Answered {
-    let Some(os) = &context.core.os else {
-        return failed(out, EBADF);
-    };
     // The reply's own text and escapes, which may double a byte, must fit beside the data.
     let room = out.remaining_bytes().saturating_sub(16) / 2;
     let len = usize::try_from(len_bytes).unwrap_or(room).min(room);
     let mut data = vec![0; len];
-    let read = os.read_symbol_file(offset_bytes, &mut data);
+    let Some(read) = context.read_symbol_file(VcpuId(0), offset_bytes, &mut data) else {
+        return failed(out, EBADF);
+    };
     data.truncate(read);
     out.text("F").hex_u64(read as u64).text(";").binary(&data);
     Ok(Answer::Reply)

@@ -60,7 +60,13 @@ impl GuestOs for SlowOs {
     fn symbol_file_len(&self) -> Option<u64> {
         (self.left() == 0).then_some(100)
     }
-    fn read_symbol_file(&self, _: u64, _: &mut [u8]) -> usize {
+    fn read_symbol_file(
+        &self,
+        _: &dyn GuestMemory,
+        _: &dyn VirtualView,
+        _: u64,
+        _: &mut [u8],
+    ) -> usize {
         0
     }
 }

@@ -11,22 +11,31 @@ use alloc::vec::Vec;
 use super::orc::dwarf_register::{RBP, RETURN_ADDRESS, RSP};
 use super::orc::{Base, Frame, FramePointer, Unwind};
 
-const ADVANCE_LOC: u8 = 0x40;
-const ADVANCE_LOC1: u8 = 0x02;
+pub(super) const NOP: u8 = 0x00;
+pub(super) const ADVANCE_LOC: u8 = 0x40;
+pub(super) const ADVANCE_LOC1: u8 = 0x02;
+pub(super) const ADVANCE_LOC2: u8 = 0x03;
 const ADVANCE_LOC4: u8 = 0x04;
-const OFFSET: u8 = 0x80;
+pub(super) const OFFSET: u8 = 0x80;
+pub(super) const OFFSET_EXTENDED: u8 = 0x05;
 const OFFSET_EXTENDED_SF: u8 = 0x11;
-const UNDEFINED: u8 = 0x07;
+pub(super) const RESTORE_EXTENDED: u8 = 0x06;
+pub(super) const REMEMBER_STATE: u8 = 0x0a;
+pub(super) const RESTORE_STATE: u8 = 0x0b;
+pub(super) const UNDEFINED: u8 = 0x07;
 const SAME_VALUE: u8 = 0x08;
-const DEF_CFA: u8 = 0x0c;
+pub(super) const DEF_CFA: u8 = 0x0c;
+pub(super) const DEF_CFA_REGISTER: u8 = 0x0d;
+pub(super) const DEF_CFA_OFFSET: u8 = 0x0e;
 const DEF_CFA_SF: u8 = 0x12;
 const DEF_CFA_EXPRESSION: u8 = 0x0f;
 const EXPRESSION: u8 = 0x10;
+pub(super) const VAL_EXPRESSION: u8 = 0x16;
 
-const OP_DEREF: u8 = 0x06;
+pub(super) const OP_DEREF: u8 = 0x06;
 const OP_PLUS: u8 = 0x22;
 const OP_CONSTS: u8 = 0x11;
-const OP_BREG0: u8 = 0x70;
+pub(super) const OP_BREG0: u8 = 0x70;
 
 /// Offsets in `struct pt_regs` (Linux, `arch/x86/include/asm/ptrace.h`).
 const REGISTERS_RBP: i64 = 32;

@@ -1,4 +1,5 @@
-//! How to find a function's caller: the kernel's ORC tables as DWARF call frame information.
+//! How to find a function's caller, as DWARF call frame information: on x86-64 by the kernel's ORC
+//! tables, on AArch64 by its code.
 //!
 //! A kernel built with `CONFIG_UNWINDER_ORC`, as distributions' x86-64 kernels are, keeps no frame
 //! pointers, so a debugger without debug information can follow the stack for one call only. But
@@ -12,6 +13,7 @@
 //!
 //! Source: Linux, `Documentation/arch/x86/orc-unwinder.rst`; DWARF 4, "Call Frame Information".
 
+mod aarch64;
 mod dwarf;
 mod orc;
 #[cfg(test)]
@@ -21,6 +23,8 @@ use alloc::vec::Vec;
 use core::iter::Peekable;
 
 use trapline_arch::Gva;
+
+pub(crate) use aarch64::CodeFrames;
 
 use crate::kallsyms::{Kallsyms, Symbol, Symbols};
 use crate::memory::{VirtualMemory, read_exact};

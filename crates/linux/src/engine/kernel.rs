@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use trapline_arch::{Gpa, Gva, PhysicalMemory};
 
 use crate::kallsyms::{Kallsyms, KallsymsError};
-use crate::memory::VirtualMemory;
+use crate::memory::{ImageMemory, VirtualMemory};
 use crate::slide::{Slide, read_banner};
 use crate::symbol_file::{Machine, SymbolFile};
 use crate::vmcoreinfo::VmcoreInfo;
@@ -110,6 +110,29 @@ impl Kernel {
 
     pub(super) fn file(&self) -> Option<&SymbolFile> {
         self.file.as_ref().ok()
+    }
+
+    /// Copies a part of the symbol file and returns how many bytes were copied.
+    pub(super) fn read_file(
+        &self,
+        memory: &dyn PhysicalMemory,
+        view: &dyn VirtualMemory,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> usize {
+        let mapping = self.info.as_ref().and_then(VmcoreInfo::image_mapping);
+        let image = mapping.map(|mapping| ImageMemory::new(memory, mapping));
+        let Some(file) = self.file() else {
+            return 0;
+        };
+        let is_mapped = view.read_virtual(file.text(), &mut [0]) == 1;
+        match image {
+            // A vCPU in user mode may not have the kernel mapped.
+            Some(image) if !is_mapped => file.read_at(&image, offset, buffer),
+            // What the kernel has discarded, as its initialisation, is not mapped. Debuggers'
+            // breakpoints are not seen.
+            _ => file.read_at(view, offset, buffer),
+        }
     }
 
     pub(super) fn symbols(&self) -> Option<&Kallsyms> {

@@ -198,14 +198,17 @@ fn the_symbol_file_is_served() {
     let ram = guest(Note::Full);
     let mut guest = linux();
     assert_eq!(guest.symbol_file_len(), None);
-    assert_eq!(guest.read_symbol_file(0, &mut [0; 4]), 0);
+    assert_eq!(guest.read_symbol_file(&ram, &UNMAPPED, 0, &mut [0; 4]), 0);
     find(&mut guest, &ram, &UNMAPPED);
     let len = guest.symbol_file_len().unwrap();
     let mut head = [0; 20];
-    assert_eq!(guest.read_symbol_file(0, &mut head), 20);
+    assert_eq!(guest.read_symbol_file(&ram, &UNMAPPED, 0, &mut head), 20);
     assert_eq!(&head[..4], b"\x7fELF");
     assert_eq!(head[18], 62, "x86-64");
-    assert_eq!(guest.read_symbol_file(len - 4, &mut head), 4);
+    assert_eq!(
+        guest.read_symbol_file(&ram, &UNMAPPED, len - 4, &mut head),
+        4
+    );
 }
 
 #[test]
@@ -377,6 +380,32 @@ impl GuestMemory for Counting {
     fn regions(&self) -> Vec<MemoryRegion> {
         self.0.regions()
     }
+}
+
+/// Returns the code length that the call frames of an Arm kernel's function tell, and its program.
+fn arm_slot(guest: &LinuxGuest, ram: &Ram, view: &dyn VirtualView, function: u64) -> Vec<u8> {
+    let mut file = vec![0; usize::try_from(guest.symbol_file_len().unwrap()).unwrap()];
+    let count = guest.read_symbol_file(ram, view, 0, &mut file);
+    assert_eq!(count, file.len());
+    let start = function.to_le_bytes();
+    let mut slots = file.rchunks_exact(48);
+    let slot = slots.find(|slot| slot[8..16] == start);
+    slot.unwrap()[25..].to_vec()
+}
+
+#[test]
+fn call_frames_of_arm_are_made_from_the_code_that_is_mapped() {
+    let mut ram = guest(Note::None);
+    let code: [u32; 3] = [0xa9bd_7bfd, 0x9100_03fd, 0x9400_0000];
+    let bytes = code.map(u32::to_le_bytes);
+    ram.put(TEXT_GPA + 0x100, bytes.as_flattened());
+    let mut guest = LinuxGuest::new(Architecture::Aarch64);
+    assert!(find(&mut guest, &ram, &Mapped(Some(&ram))));
+    let slot = arm_slot(&guest, &ram, &Mapped(Some(&ram)), TEXT + 0x100);
+    assert_eq!(slot[..6], [0x41, 0x0e, 48, 0x41, 0x0d, 29]);
+    // Not mapped, and nothing tells where the image is.
+    let slot = arm_slot(&guest, &ram, &UNMAPPED, TEXT + 0x100);
+    assert_eq!(slot[..3], [0x0c, 29, 16]);
 }
 
 #[test]

@@ -37,8 +37,29 @@ pub(super) struct Layout {
     pub(super) symbols: u64,
     /// The offset of `.strtab`.
     pub(super) strings: u64,
+    /// The end of `.strtab`, and the offset of a `.debug_frame` that is made when it is read.
+    pub(super) frames: u64,
     /// The length of the file.
     pub(super) len_bytes: u64,
+}
+
+/// The section `.debug_frame`.
+#[derive(Clone, Copy)]
+pub(super) enum FrameSection<'a> {
+    /// It is kept; an empty one is none.
+    Kept(&'a [u8]),
+    /// It is made when it is read, of that length.
+    Made(u64),
+}
+
+impl<'a> FrameSection<'a> {
+    /// Returns what is kept, and the length of what is made.
+    const fn parts(self) -> (&'a [u8], u64) {
+        match self {
+            Self::Kept(frames) => (frames, 0),
+            Self::Made(len_bytes) => (&[], len_bytes),
+        }
+    }
 }
 
 /// An entry of `.symtab`.
@@ -119,13 +140,15 @@ impl Layout {
         sections: &Sections,
         machine: Machine,
         build_id: &[u8],
-        frames: &[u8],
+        frames: FrameSection<'_>,
     ) -> Self {
+        let (frames, made_bytes) = frames.parts();
+        let has_frames = !frames.is_empty() || made_bytes > 0;
         let note = note(build_id);
         let segment_count = if note.is_empty() { 1_u16 } else { 2 };
         // An empty one, those of the image, the note, the call frames, and three tables.
         let image_count = sections.iter().count() as u64;
-        let optional = u64::from(!note.is_empty()).saturating_add(u64::from(!frames.is_empty()));
+        let optional = u64::from(!note.is_empty()).saturating_add(u64::from(has_frames));
         let section_count = image_count.saturating_add(optional).saturating_add(4);
         let note_offset = u64::from(HEADER_BYTES)
             .saturating_add(u64::from(PROGRAM_HEADER_BYTES).saturating_mul(segment_count.into()))
@@ -147,26 +170,25 @@ impl Layout {
                 kept(SHT_NOTE, note_offset, note.len(), 4),
             );
         }
-        if !frames.is_empty() {
+        let frames_index = table.headers.len();
+        if has_frames {
             table.push(
                 ".debug_frame",
                 kept(SHT_PROGBITS, frames_offset, frames.len(), 1),
             );
         }
         let tables = TableOffsets::new(symbols, names_offset, table.names.len());
+        if made_bytes > 0
+            && let Some((_, header)) = table.headers.get_mut(frames_index)
+        {
+            header.offset = tables.end;
+            header.len_bytes = made_bytes;
+        }
         tables.push(&mut table, symbols);
 
         let segments = [
             load_segment(sections),
-            Segment {
-                kind: PT_NOTE,
-                flags: PF_R,
-                offset: note_offset,
-                address: 0,
-                file_bytes: note.len() as u64,
-                memory_bytes: note.len() as u64,
-                align: 4,
-            },
+            note_segment(note_offset, note.len() as u64),
         ];
         let mut head = Writer(Vec::new());
         head.file_header(
@@ -190,7 +212,8 @@ impl Layout {
             head: head.0,
             symbols: tables.symbols,
             strings: tables.strings,
-            len_bytes: tables.end,
+            frames: tables.end,
+            len_bytes: tables.end.saturating_add(made_bytes),
         }
     }
 }
@@ -317,6 +340,19 @@ fn load_segment(sections: &Sections) -> Segment {
         } else {
             1
         },
+    }
+}
+
+/// Returns the segment that a note is in.
+const fn note_segment(offset: u64, len_bytes: u64) -> Segment {
+    Segment {
+        kind: PT_NOTE,
+        flags: PF_R,
+        offset,
+        address: 0,
+        file_bytes: len_bytes,
+        memory_bytes: len_bytes,
+        align: 4,
     }
 }
 

@@ -8,6 +8,8 @@
 //! ELF header │ program and section headers │ .note.gnu.build-id │ .debug_frame │ .shstrtab │ .symtab │ .strtab
 //! └──────────────────────────────────── kept ─────────────────────────────────────────────┘ └─ made when read ─┘
 //! ```
+//!
+//! Of a kernel of AArch64, `.debug_frame` is made when it is read too, from the code, and comes last.
 
 mod elf;
 mod sections;
@@ -20,9 +22,11 @@ use core::fmt;
 
 use trapline_arch::Gva;
 
+use crate::call_frames::CodeFrames;
 use crate::kallsyms::{BLOCK_SYMBOLS, Kallsyms, Symbol, Symbols};
+use crate::memory::VirtualMemory;
 use crate::vmcoreinfo::VmcoreInfo;
-use elf::{Layout, SYMBOL_BYTES, SymbolEntry, SymbolKind};
+use elf::{FrameSection, Layout, SYMBOL_BYTES, SymbolEntry, SymbolKind};
 use sections::Sections;
 
 /// The machine of an ELF file: `e_machine` (System V ABI, "ELF Header").
@@ -54,11 +58,13 @@ pub struct SymbolFile {
     symbols: Arc<Kallsyms>,
     sections: Sections,
     layout: Layout,
+    /// The call frame information that is made from the code.
+    frames: Option<CodeFrames>,
 }
 
 impl SymbolFile {
     /// Creates the file of `symbols`, with the build identifier of `info` if there is one, and with
-    /// `frames` as its `.debug_frame`, unless that is empty.
+    /// `frames` as its `.debug_frame`, unless that is empty. For AArch64 that is made from the code.
     #[must_use]
     pub fn new(
         symbols: Arc<Kallsyms>,
@@ -71,11 +77,19 @@ impl SymbolFile {
             .and_then(VmcoreInfo::build_id)
             .and_then(hex_bytes)
             .unwrap_or_default();
-        let layout = Layout::new(&symbols, &sections, machine, &build_id, frames);
+        let code = sections.iter().filter(|section| section.is_code);
+        let code = code.map(|section| section.start..section.end);
+        let made = (machine == Machine::AARCH64).then(|| CodeFrames::new(&symbols, code));
+        let section = match &made {
+            Some(made) => FrameSection::Made(made.len()),
+            None => FrameSection::Kept(frames),
+        };
+        let layout = Layout::new(&symbols, &sections, machine, &build_id, section);
         Self {
             symbols,
             sections,
             layout,
+            frames: made,
         }
     }
 
@@ -104,8 +118,8 @@ impl SymbolFile {
     }
 
     /// Copies the file from `offset` on into `buffer` and returns how many bytes that were: all of
-    /// `buffer` but at the file's end.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> usize {
+    /// `buffer` but at the file's end. `code` shows the kernel's code.
+    pub fn read_at(&self, code: &dyn VirtualMemory, offset: u64, buffer: &mut [u8]) -> usize {
         let mut out = Window { buffer, filled: 0 };
         let head = usize::try_from(offset)
             .ok()
@@ -113,6 +127,7 @@ impl SymbolFile {
         out.put(0, head.unwrap_or_default());
         self.read_symbols(offset, &mut out);
         self.read_strings(offset, &mut out);
+        self.read_frames(code, offset, &mut out);
         out.filled
     }
 
@@ -136,7 +151,7 @@ impl SymbolFile {
 
     fn read_strings(&self, offset: u64, out: &mut Window<'_>) {
         let position = offset.saturating_add(out.filled as u64);
-        if out.is_full() || position < self.layout.strings || position >= self.len() {
+        if out.is_full() || position < self.layout.strings || position >= self.layout.frames {
             return;
         }
         let at = position.saturating_sub(self.layout.strings);
@@ -163,6 +178,17 @@ impl SymbolFile {
             if out.is_full() {
                 break;
             }
+        }
+    }
+
+    fn read_frames(&self, code: &dyn VirtualMemory, offset: u64, out: &mut Window<'_>) {
+        let position = offset.saturating_add(out.filled as u64);
+        let at = position.checked_sub(self.layout.frames);
+        if let (Some(frames), Some(at), false) = (&self.frames, at, out.is_full()) {
+            frames.read(&self.symbols, code, at, &mut |skip, bytes| {
+                out.put(skip, bytes);
+                !out.is_full()
+            });
         }
     }
 

@@ -11,8 +11,15 @@ use trapline_arch::Gva;
 
 use super::{Machine, SymbolFile};
 use crate::kallsyms::Kallsyms;
-use crate::testing::{DEBIAN, Format, Plain, Random, TEXT, encode, large_kernel, small_kernel};
+use crate::testing::{
+    DEBIAN, FakeMemory, Format, Plain, Random, TEXT, encode, large_kernel, small_kernel,
+};
 use crate::vmcoreinfo::VmcoreInfo;
+
+/// The file of x86-64 is made without the code.
+fn no_code() -> FakeMemory {
+    FakeMemory::new(0, Vec::new())
+}
 
 fn file_of(symbols: &[Plain]) -> SymbolFile {
     let encoded = encode(symbols, Format::LINUX_6_1, 0xffff_ffff_a000_0000);
@@ -23,7 +30,7 @@ fn file_of(symbols: &[Plain]) -> SymbolFile {
 
 fn bytes_of(file: &SymbolFile) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(file.len()).unwrap() + 1];
-    let count = file.read_at(0, &mut bytes);
+    let count = file.read_at(&no_code(), 0, &mut bytes);
     assert_eq!(count as u64, file.len());
     bytes.truncate(count);
     bytes
@@ -148,12 +155,12 @@ fn any_part_can_be_read() {
         let start = random.below(whole.len() + 10);
         let len = random.below(if start.is_multiple_of(2) { 60 } else { 5000 });
         let mut buffer = vec![0xee; len];
-        let count = file.read_at(start as u64, &mut buffer);
+        let count = file.read_at(&no_code(), start as u64, &mut buffer);
         let expected = &whole[start.min(whole.len())..(start + len).min(whole.len())];
         assert_eq!(&buffer[..count], expected, "{start} {len}");
     }
-    assert_eq!(file.read_at(u64::MAX, &mut [0; 8]), 0);
-    assert_eq!(file.read_at(file.len(), &mut [0; 8]), 0);
+    assert_eq!(file.read_at(&no_code(), u64::MAX, &mut [0; 8]), 0);
+    assert_eq!(file.read_at(&no_code(), file.len(), &mut [0; 8]), 0);
 }
 
 #[test]

@@ -66,7 +66,13 @@ impl GuestOs for Layer {
     fn symbol_file_len(&self) -> Option<u64> {
         None
     }
-    fn read_symbol_file(&self, _: u64, _: &mut [u8]) -> usize {
+    fn read_symbol_file(
+        &self,
+        _: &dyn GuestMemory,
+        _: &dyn VirtualView,
+        _: u64,
+        _: &mut [u8],
+    ) -> usize {
         0
     }
 }
@@ -194,7 +200,13 @@ fn no_image_is_looked_for_where_another_system_is_known() {
         fn symbol_file_len(&self) -> Option<u64> {
             None
         }
-        fn read_symbol_file(&self, _: u64, _: &mut [u8]) -> usize {
+        fn read_symbol_file(
+            &self,
+            _: &dyn GuestMemory,
+            _: &dyn VirtualView,
+            _: u64,
+            _: &mut [u8],
+        ) -> usize {
             0
         }
     }

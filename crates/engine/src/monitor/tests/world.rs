@@ -252,7 +252,13 @@ impl GuestOs for Kernel {
     fn symbol_file_len(&self) -> Option<u64> {
         self.is_known.then_some(1234)
     }
-    fn read_symbol_file(&self, _: u64, _: &mut [u8]) -> usize {
+    fn read_symbol_file(
+        &self,
+        _: &dyn GuestMemory,
+        _: &dyn VirtualView,
+        _: u64,
+        _: &mut [u8],
+    ) -> usize {
         0
     }
 }
