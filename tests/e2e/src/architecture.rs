@@ -17,12 +17,8 @@ pub struct Names {
     pub general: &'static [&'static str],
     /// The flags, as GDB and as LLDB call them.
     flags: [&'static str; 2],
-    /// What a backtrace from `do_sys_openat2` leads to. GDB gets no further on Arm: it gives up on the first
-    /// instruction of a kernel's functions, a NOP for tracing, and so does not know where they save registers.
+    /// What a backtrace from `do_sys_openat2` leads to.
     pub system_call: &'static str,
-    /// Whether a debugger finds its way through a kernel's functions of which it knows no more than the names:
-    /// GDB and LLDB.
-    unwinds: [bool; 2],
     /// What the names of functions begin with that a kernel enters on an interrupt.
     pub interrupt_entries: &'static [&'static str],
     /// How many bytes an instruction takes at the least and at the most.
@@ -39,7 +35,6 @@ const X86_64: Names = Names {
     ],
     flags: ["eflags", "rflags"],
     system_call: "do_syscall_64",
-    unwinds: [true, true],
     interrupt_entries: &[
         "sysvec",
         "irq_entries",
@@ -60,8 +55,7 @@ const ARM64: Names = Names {
         "x27", "x28", "x29", "x30", "sp", "pc",
     ],
     flags: ["cpsr", "cpsr"],
-    system_call: "__arm64_sys_openat",
-    unwinds: [false, true],
+    system_call: "el0t_64_sync",
     interrupt_entries: &[
         "el1h_64_irq",
         "el1_interrupt",
@@ -78,16 +72,6 @@ impl Names {
         match architecture {
             Architecture::X86_64 => &X86_64,
             Architecture::Arm64 => &ARM64,
-        }
-    }
-
-    /// Whether a debugger's backtrace of a kernel goes to its end.
-    #[must_use]
-    pub fn unwinds(&self, kind: Kind) -> bool {
-        let [gdb, lldb] = self.unwinds;
-        match kind {
-            Kind::Gdb => gdb,
-            Kind::Lldb => lldb,
         }
     }
 

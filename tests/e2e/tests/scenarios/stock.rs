@@ -54,9 +54,7 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     debugger.connect(guest.socket())?;
     every_vcpu_has_a_name(&mut *debugger)?;
     breakpoints_hit(stage, &mut *debugger)?;
-    if stage.names().unwinds(stage.kind()) {
-        frames_below_an_interrupt_are_shown(stage, &mut *debugger)?;
-    }
+    frames_below_an_interrupt_are_shown(stage, &mut *debugger)?;
     steps_stay_out_of_handlers(stage, &mut *debugger)?;
     a_variable_is_watched(stage, &mut *debugger)?;
     debugger.resume()?;
@@ -134,7 +132,7 @@ fn breakpoints_hit(stage: &Stage, debugger: &mut dyn Debugger) -> Result<()> {
         stop.function.as_deref() == Some("do_sys_openat2"),
         "{stop:?}"
     );
-    let frames = debugger.backtrace(8)?;
+    let frames = debugger.backtrace(12)?;
     let names: Vec<_> = frames
         .iter()
         .filter_map(|frame| frame.function.as_deref())
