@@ -201,7 +201,13 @@ impl Processor for Runner {
             },
             1 | 2 => {
                 take_interrupts(&mut self.context.interface);
-                None
+                // An interrupt may come between the instruction and its step exception, in either order; another entry
+                // would be another step.
+                (entry.step && !has_not_executed).then_some(VmExit::Debug {
+                    step: true,
+                    slots: 0,
+                    data_address: None,
+                })
             }
             _ => Some(VmExit::Ended(GuestEnd::InternalError(mrs!("ESR_EL2")))),
         }
