@@ -54,6 +54,7 @@ pub struct GuestBuilder {
     debug_uarts: Vec<String>,
     change_board: fn(&mut Board),
     change_bundle: fn(&mut Vec<u8>),
+    pub(crate) qemu: Vec<String>,
 }
 
 /// A guest that runs. Dropping it ends it.
@@ -83,6 +84,7 @@ impl GuestBuilder {
             debug_uarts: Vec::new(),
             change_board: |_| {},
             change_bundle: |_| {},
+            qemu: Vec::new(),
         }
     }
 
@@ -276,6 +278,7 @@ impl GuestBuilder {
         fs::write(&bundle, bytes)?;
         let mut board = Board::new(bundle);
         board.cpus = self.cpus;
+        board.more.clone_from(&self.qemu);
         (self.change_board)(&mut board);
         let mut command = board.command(&Environment::load(), directory.path())?;
         let process = LocalProcess::start(&mut command, &self.transcript, "board")?;

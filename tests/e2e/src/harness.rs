@@ -31,6 +31,12 @@ pub fn did_not_run(what: &str, why: &str) {
     left_out.push(format!("did not run: {what} because {why}"));
 }
 
+/// Whether the long versions are wanted, as `./x test --long` asks for them by `TRAPLINE_LONG`.
+#[must_use]
+pub fn is_long() -> bool {
+    env::var_os("TRAPLINE_LONG").is_some_and(|value| !value.is_empty())
+}
+
 /// Scenarios on one subject.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {

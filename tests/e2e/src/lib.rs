@@ -16,6 +16,7 @@
 
 mod architecture;
 mod debugger;
+mod execution;
 mod gdb;
 mod guest;
 pub mod harness;
@@ -29,6 +30,7 @@ mod transcript;
 
 pub use architecture::Names;
 pub use debugger::{Debugger, Frame, Kind, Location, Memory, Point, Reason, Stop, Thread, Watch};
+pub use execution::{Block, Detail, Exception, ExecutionLog, Stepping, TraceEvent};
 pub use gdb::GdbSession;
 pub use guest::{GuestBuilder, Image, RunningGuest};
 pub use harness::run;

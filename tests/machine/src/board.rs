@@ -59,6 +59,8 @@ pub struct Board {
     pub change_tree: Option<fn(&mut Vec<u8>)>,
     /// Whether its clocks go by instructions, a nanosecond for each, and not by time. Processors then take turns.
     pub counts_instructions: bool,
+    /// More arguments for QEMU.
+    pub more: Vec<String>,
 }
 
 impl Board {
@@ -88,6 +90,7 @@ impl Board {
             has_debug_link: true,
             change_tree: None,
             counts_instructions: false,
+            more: Vec::new(),
         }
     }
 
@@ -166,6 +169,7 @@ impl Board {
         if self.counts_instructions {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
+        command.args(&self.more);
         Ok(command)
     }
 
@@ -219,6 +223,7 @@ mod tests {
         board.gic = Gic::V2;
         board.level = StartLevel::El1;
         board.command_line = "one two".to_owned();
+        board.more = vec!["-more".to_owned()];
         let command = board.command(&environment, Path::new("/d")).unwrap();
         let arguments: Vec<_> = command
             .get_args()
@@ -229,6 +234,7 @@ mod tests {
             "socket,id=debug,path=/d/debug,server=on,wait=off",
             "/image",
             "one two",
+            "-more",
         ] {
             assert!(arguments.contains(&expected), "{arguments:?}");
         }

@@ -41,4 +41,5 @@ pub use libraries::shared_libraries;
 pub use machine::{Machine, MachineOptions};
 pub use modules::KernelModules;
 pub use process::{Output, RemoteProcess};
+pub use qmp::Monitor;
 pub use report::{DID_NOT_RUN_VARIABLE, did_not_run, ran_after_all, this_did_not_run};

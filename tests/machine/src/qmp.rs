@@ -1,4 +1,4 @@
-//! QEMU's monitor, as far as port forwarding needs it.
+//! QEMU's monitor.
 
 use core::time::Duration;
 use std::{
@@ -16,13 +16,17 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection to QEMU's monitor (QMP), past its greeting.
 #[derive(Debug)]
-pub(crate) struct Monitor {
+pub struct Monitor {
     input: BufReader<UnixStream>,
     output: UnixStream,
 }
 
 impl Monitor {
-    pub(crate) fn connect(path: &Path) -> Result<Self, MachineError> {
+    /// Connects to the monitor's socket, which has one client at a time.
+    ///
+    /// # Errors
+    /// When QEMU does not listen there or does not answer.
+    pub fn connect(path: &Path) -> Result<Self, MachineError> {
         let output = UnixStream::connect(path)?;
         output.set_read_timeout(Some(COMMAND_LIMIT))?;
         let mut monitor = Self {
@@ -43,7 +47,11 @@ impl Monitor {
         forwarded_port(&table, guest_port).ok_or(MachineError::Monitor(table))
     }
 
-    fn human(&mut self, line: &str) -> Result<String, MachineError> {
+    /// Has a command of the monitor for people carried out, and yields what it prints.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub fn human(&mut self, line: &str) -> Result<String, MachineError> {
         let answer = self.command("human-monitor-command", &json!({ "command-line": line }))?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }

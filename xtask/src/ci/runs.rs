@@ -77,6 +77,12 @@ pub(super) fn unit(context: &mut Context<'_>) -> Result<()> {
 
 /// Real debuggers against real guests.
 pub(super) fn end_to_end(context: &mut Context<'_>) -> Result<()> {
+    if !context.scope.long {
+        let what = "1,000,000 steps against QEMU's record, instead of 9,000";
+        context
+            .left_out
+            .step(format!("{what}: only ./x test --long runs them"));
+    }
     let end_to_end = layers::package_in("tests/e2e")?;
     run(context, &["--package", &end_to_end])
 }

@@ -10,6 +10,7 @@ mod disks;
 mod ends;
 mod interrupts;
 mod lldb;
+mod lockstep;
 mod macho;
 mod own;
 mod protocol;
@@ -38,6 +39,7 @@ const GROUPS: &[Group] = &[
     group("ends", ends::SCENARIOS),
     group("interrupts", interrupts::SCENARIOS),
     group("lldb", lldb::SCENARIOS),
+    group("lockstep", lockstep::SCENARIOS),
     group("macho", macho::SCENARIOS),
     group("own", own::SCENARIOS),
     group("protocol", protocol::SCENARIOS),
