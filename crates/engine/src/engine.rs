@@ -102,12 +102,27 @@ impl Engine {
     /// Takes a client's departure, expected or not: what it planted is removed, and if it was the
     /// last one to hold the guest stopped the guest runs on (rule R10).
     pub fn close_session(&mut self, id: SessionId, machine: &mut dyn Machine, now: Time) {
-        let Some(client) = self.clients.remove(&id) else {
-            return;
-        };
+        if let Some(client) = self.clients.remove(&id) {
+            self.let_go(id, client.session.holds_stop, machine, now);
+        }
+    }
+
+    /// Takes note that a call has not come back: the hypervisor has failed in the midst of it, on one of
+    /// several processors. The client that was being served is taken for gone.
+    pub fn handle_failure(&mut self, machine: &mut dyn Machine, now: Time) {
+        let open = self.core.monitor.roster.ids();
+        for id in open
+            .filter(|id| !self.clients.contains_key(id))
+            .collect::<Vec<_>>()
+        {
+            self.let_go(id, true, machine, now);
+        }
+    }
+
+    /// Removes what a client has left, that has held the guest stopped or not.
+    fn let_go(&mut self, id: SessionId, holds: bool, machine: &mut dyn Machine, now: Time) {
         self.core.points.release(id);
         self.core.monitor.close_session(id);
-        let holds = client.session.holds_stop;
         if self.core.resumer == Some(id) && !self.core.stays_stopped {
             // It may have been a step, or of some vCPUs only, and nobody waits for its end.
             self.core.resumer = None;

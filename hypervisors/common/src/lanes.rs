@@ -17,6 +17,7 @@
 //!   to do waits until it is on (rule R4).
 
 mod hub;
+mod machine;
 #[cfg(test)]
 mod tests;
 

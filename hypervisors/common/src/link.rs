@@ -132,8 +132,21 @@ impl<R: Registers> Link<R> {
         if let Some(session) = self.session.take() {
             engine.close_session(session, machine, now);
         }
+        self.begin();
+    }
+
+    fn begin(&mut self) {
         self.packets = 0;
         self.had = [false; FIRST_PACKETS.len()];
+    }
+
+    /// Takes note of a session that the engine no longer has.
+    pub fn forget_lost(&mut self, engine: &Engine) {
+        let is_open = |id| engine.sessions().any(|open| open == id);
+        if self.session.is_some_and(|session| !is_open(session)) {
+            self.session = None;
+            self.begin();
+        }
     }
 
     /// Returns whether a first packet is the next client's.

@@ -20,6 +20,8 @@ pub enum AccessError {
     /// The hypervisor refused a value, such as a reserved bit in a control register. The number is
     /// the host's error code.
     Refused(i32),
+    /// The hypervisor has failed on the vCPU's processor, and goes on without it.
+    HypervisorFailed,
 }
 
 impl core::fmt::Display for AccessError {
@@ -29,6 +31,9 @@ impl core::fmt::Display for AccessError {
             Self::Running => f.write_str("the vCPU is running"),
             Self::Unsupported => f.write_str("this hypervisor gives no access to that register"),
             Self::Refused(code) => write!(f, "the hypervisor refused the value (error {code})"),
+            Self::HypervisorFailed => {
+                f.write_str("the hypervisor has failed on its processor; 'monitor log' says how")
+            }
         }
     }
 }

@@ -76,6 +76,11 @@ impl Roster {
         self.sessions.remove(&id);
     }
 
+    /// Returns who is connected.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions.keys().copied()
+    }
+
     /// Takes note of what a client has shown itself to be.
     pub(crate) fn note(&mut self, id: SessionId, kind: ClientKind) {
         if let Some((_, known)) = self.sessions.get_mut(&id) {

@@ -85,7 +85,7 @@ fn stop_here() -> ! {
 unsafe fn take_heap() {
     let start = &raw mut HEAP_MEMORY;
     // SAFETY: nothing else names the memory, and this is done once.
-    unsafe { HEAP.lock().init(start.cast(), HEAP_BYTES) };
+    unsafe { HEAP.begin(start.cast(), HEAP_BYTES) };
 }
 
 /// Called by `entry.S`.

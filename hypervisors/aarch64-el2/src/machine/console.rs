@@ -4,16 +4,16 @@
 use alloc::string::String;
 use core::fmt::{self, Write};
 
-use spin::Mutex;
 use trapline_hypervisor::log::Log;
 use trapline_hypervisor::uart::Uart;
 
+use super::lock::Lock;
 use super::mmio::UartRegisters;
 
 /// The longest that a byte waits for room.
 const PATIENCE: u32 = 1_000_000;
 
-static CONSOLE: Mutex<Console> = Mutex::new(Console {
+static CONSOLE: Lock<Console> = Lock::new(Console {
     uart: None,
     log: Log::new(),
 });

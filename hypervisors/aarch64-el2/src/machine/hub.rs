@@ -2,8 +2,10 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use spin::{Mutex, MutexGuard, Once};
+use spin::Once;
+use trapline_arch::RegisterFile;
 use trapline_el2::psci;
 use trapline_engine::{Capabilities, GuestEnd, Time};
 use trapline_hypervisor::lanes::{Hub, Lanes, Platform};
@@ -11,6 +13,7 @@ use trapline_hypervisor::lanes::{Hub, Lanes, Platform};
 use super::console::{self, say};
 use super::gic::Gic;
 use super::guest_memory::Ram;
+use super::lock::{Guard, Lock};
 use super::mmio::UartRegisters;
 use super::sysreg::{isb, mrs, msr, smc};
 
@@ -18,7 +21,10 @@ use super::sysreg::{isb, mrs, msr, smc};
 pub(super) type MachineHub = Hub<UartRegisters, Ram>;
 
 static SHARED: Once<Shared> = Once::new();
-static HUB: Once<Mutex<MachineHub>> = Once::new();
+static HUB: Once<Lock<MachineHub>> = Once::new();
+
+/// A processor that was called is to look at the serial ports.
+static IS_SERVICE_WANTED: AtomicBool = AtomicBool::new(false);
 
 /// What is known once the machine is set up, and does not change.
 #[derive(Debug)]
@@ -42,17 +48,50 @@ pub(super) fn shared() -> &'static Shared {
 
 /// Sets the hub.
 pub(super) fn set_hub(hub: MachineHub) {
-    HUB.call_once(|| Mutex::new(hub));
+    HUB.call_once(|| Lock::new(hub));
 }
 
 /// Takes the hub's lock, and gives it back when the guard goes.
-pub(super) fn hub() -> MutexGuard<'static, MachineHub> {
-    HUB.wait().lock()
+pub(super) fn hub() -> Guard<'static, MachineHub> {
+    let mut hub = HUB.wait().lock();
+    if hub.was_left() {
+        hub.abandoned(&El2);
+    }
+    hub
+}
+
+/// Leaves what a processor does to the others: the hypervisor has failed on it. `fill` shows its registers.
+pub(super) fn give_up(processor: usize, fill: impl FnOnce(&mut RegisterFile)) {
+    let mut hub = hub();
+    hub.fail(processor, fill, &El2);
+    if let Some(next) = hand_over(&hub) {
+        IS_SERVICE_WANTED.store(true, Ordering::SeqCst);
+        shared().gic.call(next);
+    }
+}
+
+/// Has the serial ports interrupt a processor that can look at them, and returns which.
+pub(super) fn hand_over(hub: &MachineHub) -> Option<u64> {
+    let mut all = shared().processors.iter().enumerate();
+    let (_, next) = all.find(|(number, _)| hub.is_able(*number))?;
+    shared().gic.route_to(*next);
+    Some(*next)
+}
+
+/// Takes the wish that the serial ports be looked at.
+pub(super) fn take_wish() -> bool {
+    IS_SERVICE_WANTED.load(Ordering::SeqCst) && IS_SERVICE_WANTED.swap(false, Ordering::SeqCst)
 }
 
 /// Returns the number of the processor with that affinity.
 pub(super) fn number_of(affinity: u64) -> Option<usize> {
     let mut all = shared().processors.iter();
+    all.position(|other| *other == affinity)
+}
+
+/// Returns the number of the processor with that affinity, if the machine is set up.
+pub(super) fn known_number_of(affinity: u64) -> Option<usize> {
+    let mut all = SHARED.get()?.processors.iter();
     all.position(|other| *other == affinity)
 }
 

@@ -14,7 +14,9 @@ mod console;
 mod fault;
 mod gic;
 mod guest_memory;
+mod heap;
 mod hub;
+mod lock;
 mod mmio;
 mod power;
 mod registers;
@@ -23,10 +25,10 @@ mod stage2;
 mod sysreg;
 mod traps;
 
-use linked_list_allocator::LockedHeap;
+use heap::Heap;
 
 /// The most processors.
 pub(crate) const MAX_PROCESSORS: usize = 64;
 
 #[global_allocator]
-static HEAP: LockedHeap = LockedHeap::empty();
+static HEAP: Heap = Heap::new();

@@ -4,7 +4,6 @@
 
 use alloc::boxed::Box;
 
-use spin::Mutex;
 use trapline_arch::RegisterFile;
 use trapline_arch::aarch64::registers::{self as r};
 use trapline_el2::psci;
@@ -12,6 +11,7 @@ use trapline_engine::PowerState;
 
 use super::MAX_PROCESSORS;
 use super::hub::{self, El2, affinity, hub, shared};
+use super::lock::Lock;
 use super::registers::FRAME_PC;
 use super::run_loop;
 use super::sysreg::{mrs, smc};
@@ -34,8 +34,8 @@ struct Startup {
 struct Stack([u8; STACK_BYTES]);
 
 /// The stacks that were made, by processor: one that goes off and on again has the same.
-static STARTUPS: Mutex<[Option<&'static Startup>; MAX_PROCESSORS]> =
-    Mutex::new([None; MAX_PROCESSORS]);
+static STARTUPS: Lock<[Option<&'static Startup>; MAX_PROCESSORS]> =
+    Lock::new([None; MAX_PROCESSORS]);
 
 core::arch::global_asm!(include_str!("entry.S"));
 core::arch::global_asm!(include_str!("vectors.S"), PC = const FRAME_PC);
@@ -106,11 +106,7 @@ pub(super) fn turn_off(context: &Context) -> u64 {
     {
         let mut hub = hub();
         hub.turn_off(index, |file| context.show(file), &El2);
-        let others = shared().processors.iter().enumerate();
-        let next = others.filter(|(other, _)| hub.power(*other) != PowerState::WaitingForStart);
-        if let Some((_, affinity)) = next.map(|(number, affinity)| (number, *affinity)).next() {
-            shared().gic.route_to(affinity);
-        }
+        hub::hand_over(&hub);
     }
     let mut call = [0; 18];
     call[0] = psci::CPU_OFF;

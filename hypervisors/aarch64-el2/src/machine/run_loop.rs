@@ -6,6 +6,7 @@
 )]
 
 use alloc::boxed::Box;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Mutex;
 use trapline_arch::{Architecture, RegisterFile, RegisterGroup};
@@ -27,6 +28,10 @@ unsafe extern "C" {
     /// Runs the guest until it comes out, and returns which vector it came by.
     fn enter_guest(frame: *mut Frame) -> u64;
 }
+
+/// Where each processor has what the guest had in it.
+static CONTEXTS: [AtomicPtr<Context>; MAX_PROCESSORS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_PROCESSORS];
 
 /// What the processor's debug registers hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +72,9 @@ pub(super) fn run(context: Context) -> ! {
         programmed: None,
     };
     let run = VcpuRun::new(Architecture::Aarch64, &shared.capabilities);
+    CONTEXTS[index].store(core::ptr::null_mut(), Ordering::Relaxed);
     let Life { runner, run } = &mut **life.insert(Box::new(Life { runner, run }));
+    CONTEXTS[index].store(&raw mut runner.context, Ordering::Relaxed);
     {
         let mut hub = hub();
         hub.turned_on(index);
@@ -83,6 +90,18 @@ pub(super) fn run(context: Context) -> ! {
         let mut hub = hub();
         hub.stopped(index, reason, |file| runner.context.show(file), &El2);
         super::hub::set_timer(hub.deadline());
+    }
+}
+
+/// Fills a file with the registers that the guest had when this processor, on which the hypervisor has
+/// failed, left it last.
+pub(super) fn show_last(index: usize, file: &mut RegisterFile) {
+    let place = CONTEXTS.get(index);
+    let context = place.map_or(core::ptr::null_mut(), |place| place.load(Ordering::Relaxed));
+    // SAFETY: it is null or what `run` has put there, which stays where it is until this processor's next life. What was
+    // changing it on this processor is not gone on with, and it holds plain values only.
+    if let Some(context) = unsafe { context.as_ref() } {
+        context.show(file);
     }
 }
 

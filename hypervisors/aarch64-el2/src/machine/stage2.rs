@@ -10,10 +10,11 @@
 
 use alloc::vec::Vec;
 
-use spin::{Mutex, Once};
+use spin::Once;
 use trapline_el2::tables::{Kept, MapError, Page, Tables};
 use trapline_hypervisor::Span;
 
+use super::lock::Lock;
 use super::sysreg::{dsb, forget_stage_2, isb, mrs, msr};
 
 /// Pages for stage 2, and for the hypervisor's own tables.
@@ -28,7 +29,7 @@ static mut OWN_POOL: Pool = Pool([[0; 512]; PAGES]);
 static GUEST: Once<Stage2> = Once::new();
 
 struct Stage2 {
-    tables: Mutex<Tables<'static>>,
+    tables: Lock<Tables<'static>>,
     hidden: Vec<Span>,
     vtcr: u64,
     root: u64,
@@ -71,7 +72,7 @@ pub(super) fn prepare(hidden: Vec<Span>) {
         | 1 << 31;
     let root = tables.root();
     GUEST.call_once(|| Stage2 {
-        tables: Mutex::new(tables),
+        tables: Lock::new(tables),
         hidden,
         vtcr,
         root,

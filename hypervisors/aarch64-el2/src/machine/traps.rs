@@ -426,7 +426,7 @@ pub(super) fn take_interrupts(interface: &mut Option<Interface>) {
         return;
     };
     let (seen, own) = interface.take(&shared().gic);
-    if seen.is_for_hub {
+    if seen.is_for_hub || hub::take_wish() {
         hub::serve();
     }
     if let Some(own) = own {

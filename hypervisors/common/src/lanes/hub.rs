@@ -1,15 +1,15 @@
 //! The engine with its clients, behind the hypervisor's one lock.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use trapline_arch::{RegisterFile, RegisterGroup, RegisterGroups};
+use trapline_arch::{RegisterFile, RegisterGroups};
 use trapline_engine::contract::AccessError;
 use trapline_engine::{
     Capabilities, Command, Engine, GuestMemory, Machine, PassFirst, PowerState, ResumeAction,
     ResumeRequest, Start, StopReason, Time, VcpuId,
 };
 
+use super::machine::Guest;
 use super::{Lanes, Platform};
 use crate::link::Link;
 use crate::uart::Registers;
@@ -19,72 +19,27 @@ const MAX_COMMANDS: usize = 1024;
 
 /// One processor as the engine has it.
 #[derive(Debug)]
-struct Lane {
-    power: PowerState,
+pub(super) struct Lane {
+    pub(super) power: PowerState,
     /// The engine has set it going and was not answered yet.
     is_out: bool,
     /// What it is to do and has not taken up.
     request: Option<ResumeRequest>,
     /// What it does.
     current: Option<ResumeRequest>,
-    file: RegisterFile,
-    dirty: RegisterGroups,
+    pub(super) file: RegisterFile,
+    pub(super) dirty: RegisterGroups,
+    /// The hypervisor has failed on it: it does nothing any more.
+    failure: Option<Failure>,
     /// What it does is no longer what the engine knows of: it comes out without an answer.
     must_park: bool,
 }
 
-/// What of the hub the engine sees as the machine.
-struct Guest<'a> {
-    lanes: &'a mut [Lane],
-    memory: &'a dyn GuestMemory,
-    capabilities: &'a Capabilities,
-    platform: &'a dyn Platform,
-}
-
-impl Machine for Guest<'_> {
-    fn capabilities(&self) -> &Capabilities {
-        self.capabilities
-    }
-
-    fn memory(&self) -> &dyn GuestMemory {
-        self.memory
-    }
-
-    fn load_registers(
-        &mut self,
-        vcpu: VcpuId,
-        group: RegisterGroup,
-        file: &mut RegisterFile,
-    ) -> Result<(), AccessError> {
-        let lane = self
-            .lanes
-            .get(vcpu.index())
-            .ok_or(AccessError::NoSuchVcpu)?;
-        file.copy_groups(&lane.file, group.into());
-        Ok(())
-    }
-
-    fn store_registers(
-        &mut self,
-        vcpu: VcpuId,
-        group: RegisterGroup,
-        file: &RegisterFile,
-    ) -> Result<(), AccessError> {
-        let lane = self.lanes.get_mut(vcpu.index());
-        let lane = lane.ok_or(AccessError::NoSuchVcpu)?;
-        lane.file.copy_groups(file, group.into());
-        lane.dirty |= RegisterGroups::from(group);
-        Ok(())
-    }
-
-    fn power_state(&mut self, vcpu: VcpuId) -> PowerState {
-        let lane = self.lanes.get(vcpu.index());
-        lane.map_or(PowerState::WaitingForStart, |lane| lane.power)
-    }
-
-    fn log(&self) -> Option<String> {
-        self.platform.log()
-    }
+/// What clients know of a processor's failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Untold,
+    Told,
 }
 
 /// What a processor is to do when it goes on.
@@ -132,6 +87,7 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
             current: None,
             file: file.clone(),
             dirty: RegisterGroups::empty(),
+            failure: None,
             must_park: false,
         };
         Self {
@@ -235,6 +191,58 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
     pub fn power(&self, processor: usize) -> PowerState {
         let lane = self.lanes.get(processor);
         lane.map_or(PowerState::WaitingForStart, |lane| lane.power)
+    }
+
+    /// Returns whether a processor is on, and the hypervisor has not failed on it.
+    #[must_use]
+    pub fn is_able(&self, processor: usize) -> bool {
+        let lane = self.lanes.get(processor);
+        lane.is_some_and(|lane| lane.power == PowerState::On && lane.failure.is_none())
+    }
+
+    /// Takes note that the hypervisor has failed on a processor, which does nothing any more; `fill`
+    /// shows its registers.
+    ///
+    /// Clients are told of it as a stop. After that it can be looked at, and set going like one that
+    /// is off, which it is as good as; it does not step.
+    pub fn fail(
+        &mut self,
+        processor: usize,
+        fill: impl FnOnce(&mut RegisterFile),
+        platform: &dyn Platform,
+    ) {
+        let Some(lane) = self.lanes.get_mut(processor) else {
+            return;
+        };
+        if lane.current.is_some() {
+            fill(&mut lane.file);
+        }
+        lane.failure = Some(Failure::Untold);
+        lane.must_park = false;
+        if lane.is_out {
+            self.tell_failure(processor, platform);
+        }
+        self.carry_out(platform);
+    }
+
+    fn tell_failure(&mut self, processor: usize, platform: &dyn Platform) {
+        if let Some(lane) = self.lanes.get_mut(processor) {
+            lane.failure = Some(Failure::Told);
+        }
+        let reason = StopReason::Failed(AccessError::HypervisorFailed);
+        self.answer(processor, reason, platform);
+    }
+
+    /// Takes note that a processor has failed in the midst of a call: what the engine was doing is given
+    /// up, with the client that it did it for. Clients on other serial ports stay.
+    pub fn abandoned(&mut self, platform: &dyn Platform) {
+        self.with_engine_only(platform, |engine, guest, now| {
+            engine.handle_failure(guest, now);
+        });
+        for link in &mut self.links {
+            link.forget_lost(&self.engine);
+        }
+        self.carry_out(platform);
     }
 
     /// Returns the guest's memory.
@@ -388,7 +396,13 @@ impl<R: Registers, M: GuestMemory> Hub<R, M> {
             return;
         };
         lane.is_out = true;
+        let is_step = request.action != ResumeAction::Continue;
         lane.request = Some(request);
+        match lane.failure {
+            Some(Failure::Told) if !is_step => return,
+            Some(_) => return self.tell_failure(processor, platform),
+            None => (),
+        }
         let is_on = lane.power != PowerState::WaitingForStart;
         self.set_has_request(processor, true);
         if is_on {

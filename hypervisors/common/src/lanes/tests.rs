@@ -344,6 +344,100 @@ fn noise_stops_nobodys_guest() {
 }
 
 #[test]
+fn a_failure_of_the_hypervisor_is_a_stop_of_that_processor() {
+    let mut world = World::stopped(3, 3);
+    world.say("vCont;c");
+    world.go(0..3);
+    world.kicks();
+    world.hub.fail(1, at(0x404), &world.board);
+    assert_eq!(
+        (world.asked_to_stop(), world.kicks()),
+        ([0, 2].into(), [0, 2].into())
+    );
+    assert!(world.hub.is_able(0) && !world.hub.is_able(1));
+    world.pause(0);
+    world.pause(2);
+    let told = world.heard();
+    assert!(told[0].starts_with('O'), "{told:?}");
+    assert!(
+        told[1].starts_with("T06") && told[1].contains("thread:2"),
+        "{told:?}"
+    );
+    assert_eq!(world.ask("Hg2"), "OK");
+    assert_eq!(world.ask("p20"), "0404000000000000");
+
+    // It takes part in nothing any more, and nobody waits for it.
+    world.say("vCont;c");
+    world.go([0, 2]);
+    assert_eq!(world.kicks(), [0, 2]);
+    world.receive(b"\x03");
+    assert_eq!(world.asked_to_stop(), [0, 2]);
+    world.pause(0);
+    world.pause(2);
+    assert!(world.heard().concat().starts_with('T'));
+    world.say("vCont;s:2");
+    assert!(world.heard().iter().any(|told| told.starts_with("T06")));
+}
+
+#[test]
+fn a_failure_that_nobody_sees_leaves_the_others_going() {
+    let mut world = World::running(2, 2);
+    world.hub.fail(1, at(0x404), &world.board);
+    world.pause(0);
+    assert!(world.to_take_up().contains(&0));
+    world.go([0]);
+    assert_eq!(world.asked_to_stop(), []);
+    assert!(world.board.ended.lock().unwrap().is_empty());
+    world.connect();
+    world.say("?");
+    world.pause(0);
+    assert!(world.heard().concat().starts_with('T'));
+}
+
+#[test]
+fn a_failure_of_one_that_parks_is_told_of_when_it_is_set_going() {
+    let mut world = World::stopped(2, 2);
+    world.hub.fail(1, at(0x404), &world.board);
+    assert_eq!(world.heard(), [""; 0]);
+    world.say("vCont;c");
+    // The other one has not begun.
+    assert!(world.heard().concat().contains("T06"));
+    assert_eq!(world.to_take_up(), []);
+}
+
+#[test]
+fn after_a_failure_within_the_engine_the_next_client_is_served() {
+    let mut world = World::stopped(2, 2);
+    let own = world.ram.word(CODE);
+    assert_eq!(world.ask(&alloc::format!("Z0,{CODE:x},4")), "OK");
+    world.say("vCont;c");
+    world.go(0..2);
+    world.receive(b"\x03");
+    world.pause(0);
+    world.pause(1);
+    world.heard();
+    world
+        .ram
+        .fails
+        .store(true, core::sync::atomic::Ordering::SeqCst);
+    let call = core::panic::AssertUnwindSafe(|| world.say("m100,4"));
+    assert!(std::panic::catch_unwind(call).is_err());
+    // The processor was in the guest, as far as the engine knows it had stopped.
+    world.hub.abandoned(&world.board);
+    world.hub.fail(0, |_| (), &world.board);
+    assert_eq!(world.ram.word(CODE), own);
+    world.heard();
+    world.connect();
+    world.say("?");
+    if world.asked_to_stop() == [1] {
+        world.pause(1);
+    }
+    let told = world.heard().concat();
+    assert!(told.contains("T0"), "{told}");
+    assert_eq!(world.ask("m100,4").len(), 8);
+}
+
+#[test]
 fn what_the_hypervisor_has_said_is_told_while_the_guest_runs() {
     let mut world = World::running(1, 1);
     world.connect();

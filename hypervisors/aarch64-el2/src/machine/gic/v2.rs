@@ -17,13 +17,13 @@ mod interface;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use spin::Mutex;
 use trapline_el2::distributor::{self, ICENABLER0, ISENABLER0, Sgir, permitted};
 use trapline_hypervisor::Span;
 
 use super::{OWN_PRIORITY, OWN_PRIVATE, OWN_SGI};
 pub(in crate::machine) use interface::Interface;
 
+use crate::machine::lock::Lock;
 use crate::machine::mmio::Mmio;
 use crate::machine::sysreg::{dsb, mrs};
 
@@ -45,6 +45,7 @@ mod gicd {
     pub(super) const IIDR: usize = 0x8;
     /// `GICD_IIDR` of QEMU's model: Arm as the implementer, and no product.
     pub(super) const IIDR_QEMU: u32 = 0x43b;
+    pub(super) const ICACTIVER: usize = 0x380;
     pub(super) const IPRIORITYR: usize = 0x400;
     pub(super) const ITARGETSR: usize = 0x800;
     /// The targets of private interrupts: each processor reads its own interface's bit.
@@ -69,7 +70,7 @@ pub(in crate::machine) struct Gic {
     own: Vec<u32>,
     own_shared: Vec<u32>,
     /// Who makes an access that reads first.
-    accesses: Mutex<()>,
+    accesses: Lock<()>,
 }
 
 /// Where the parts of the controller are.
@@ -103,7 +104,7 @@ impl Gic {
                 .chain(own_shared.iter().copied())
                 .collect(),
             own_shared,
-            accesses: Mutex::new(()),
+            accesses: Lock::new(()),
         };
         let control = gic.registers.read_32(to_usize(distributor::CTLR));
         gic.registers
@@ -141,8 +142,12 @@ impl Gic {
     }
 
     /// Has the shared interrupts of the hypervisor's come to a processor, when the one they came to
-    /// goes off.
+    /// goes off, or has failed with one of them in its hands.
     pub(in crate::machine) fn route_to(&self, affinity: u64) {
+        for interrupt in self.own_shared.iter().copied() {
+            let (word, bit) = (interrupt as usize / 32 * 4, 1 << (interrupt % 32));
+            self.registers.write_32(gicd::ICACTIVER + word, bit);
+        }
         if let Some(interface) = interface_of(affinity) {
             self.target(1 << interface);
         }

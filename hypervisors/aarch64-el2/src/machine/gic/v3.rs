@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use spin::Mutex;
 use trapline_el2::distributor::{self, ICENABLER0, ISENABLER0, permitted};
 use trapline_hypervisor::Span;
 
@@ -10,6 +9,7 @@ use super::{
     FIRST_LPI, MAINTENANCE, NONE_FROM, OWN_PRIORITY, OWN_PRIVATE, OWN_SGI, Queue, Seen, TIMER,
     send_to, take_sgis,
 };
+use crate::machine::lock::Lock;
 use crate::machine::mmio::Mmio;
 use crate::machine::sysreg::{dsb, isb, mrs, msr};
 
@@ -19,6 +19,7 @@ const TYPER: usize = 8;
 const WAKER: usize = 0x14;
 const SGI_FRAME: usize = 0x1_0000;
 const IGROUPR0: usize = 0x80;
+const ICACTIVER: usize = 0x380;
 const IPRIORITYR: usize = 0x400;
 /// `GICD_CTLR`: affinity routing and group 1, in the view of the non-secure state and of a controller with
 /// one security state alike.
@@ -40,7 +41,7 @@ pub(in crate::machine) struct Gic {
     /// Shared interrupts of the hypervisor's.
     own_shared: Vec<u32>,
     /// Who makes an access that reads first.
-    accesses: Mutex<()>,
+    accesses: Lock<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +120,7 @@ impl Gic {
             distributor_span,
             redistributors,
             own_shared,
-            accesses: Mutex::new(()),
+            accesses: Lock::new(()),
         };
         gic.enable_own_shared();
         gic
@@ -150,11 +151,13 @@ impl Gic {
     }
 
     /// Has the shared interrupts of the hypervisor's come to a processor, when the one they came to
-    /// goes off.
+    /// goes off, or has failed with one of them in its hands.
     pub(in crate::machine) fn route_to(&self, affinity: u64) {
-        for interrupt in &self.own_shared {
+        for interrupt in self.own_shared.iter().copied() {
+            let (word, bit) = (interrupt as usize / 32 * 4, 1 << (interrupt % 32));
+            self.distributor.write_32(ICACTIVER + word, bit);
             self.distributor
-                .write_64(0x6000 + 8 * *interrupt as usize, affinity);
+                .write_64(0x6000 + 8 * interrupt as usize, affinity);
         }
     }
 

@@ -457,7 +457,7 @@ fn play(seed: u64, rounds: u64) {
 
 #[test]
 fn no_kick_is_lost_and_who_must_be_alone_is() {
-    for seed in 1..=8 {
-        play(seed, 100);
+    for seed in 1..=4 {
+        play(seed, 20);
     }
 }

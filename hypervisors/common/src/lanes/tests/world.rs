@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use trapline_arch::aarch64::registers::{CPSR, PC};
@@ -38,11 +38,18 @@ pub(super) const CAPABILITIES: Capabilities = Capabilities {
 };
 
 #[derive(Clone)]
-pub(super) struct Ram(Arc<Vec<AtomicU8>>);
+pub(super) struct Ram {
+    bytes: Arc<Vec<AtomicU8>>,
+    /// The next read does not come back.
+    pub(super) fails: Arc<AtomicBool>,
+}
 
 impl Ram {
     fn new() -> Self {
-        let ram = Self(Arc::new((0..LEN_BYTES).map(|_| AtomicU8::new(0)).collect()));
+        let ram = Self {
+            bytes: Arc::new((0..LEN_BYTES).map(|_| AtomicU8::new(0)).collect()),
+            fails: Arc::default(),
+        };
         for word in 0..WORDS {
             ram.put(CODE + 4 * word, NOP);
         }
@@ -65,12 +72,13 @@ impl Ram {
 
     fn from(&self, address: Gpa) -> &[AtomicU8] {
         let start = usize::try_from(address.0).unwrap_or(usize::MAX);
-        self.0.get(start..).unwrap_or_default()
+        self.bytes.get(start..).unwrap_or_default()
     }
 }
 
 impl PhysicalMemory for Ram {
     fn read_physical(&self, address: Gpa, buffer: &mut [u8]) -> usize {
+        assert!(!self.fails.swap(false, Ordering::SeqCst), "as it should");
         let rest = self.from(address);
         for (to, from) in buffer.iter_mut().zip(rest) {
             *to = from.load(Ordering::SeqCst);
