@@ -23,8 +23,8 @@ pub(crate) struct SymbolsArguments {
     /// there is one]
     #[arg(value_name = "ADDRESS", value_parser = parse_address)]
     address: Option<ListenAddress>,
-    /// Take the symbols from the file of the kernel that runs, an arm64 Linux Image, for a server that has no room
-    /// for them: one in a hypervisor
+    /// Take the symbols from the file of the kernel that runs, an arm64 Linux Image, for a server at the end of a
+    /// slow serial line: one in a hypervisor
     #[arg(long, value_name = "IMAGE")]
     kernel: Option<PathBuf>,
     /// Where to write the symbols, as an ELF file

@@ -1,4 +1,4 @@
-//! The symbols of a kernel's file, for a server that has no room for them: a hypervisor's.
+//! The symbols of a kernel's file, for a server at the end of a serial line, which takes minutes for them.
 //!
 //! An arm64 Linux Image holds the kernel's symbol tables, and the relocations that the kernel applies to itself when
 //! it starts at another address. These are applied here for the address at which it runs, which its vector table

@@ -63,7 +63,7 @@ impl Session<'_> {
         for setting in ["pagination off", "confirm off", "debuginfod enabled off"] {
             command.arg("-ex").arg(format!("set {setting}"));
         }
-        // The others hand GDB the kernel's symbols themselves.
+        // Over a serial line a file here is quicker than the server's.
         if self.host == Host::El2 {
             command.arg(self.symbols(socket)?);
         }
@@ -95,7 +95,7 @@ impl Session<'_> {
         Ok(command)
     }
 
-    /// Has `trapline symbols` write the kernel's symbols to a file. A hypervisor has no room for them, so there they
+    /// Has `trapline symbols` write the kernel's symbols to a file. A serial line is slow, so with a hypervisor they
     /// are from the kernel's file.
     fn symbols(&self, socket: &Path) -> Result<PathBuf> {
         let symbols = Environment::directory().join("demo-kernel");
