@@ -402,18 +402,7 @@ fn set_up_machine(
         stage2::redirect(span, target).map_err(|error| alloc::format!("{error}"))?;
     }
 
-    let dfr = mrs!("ID_AA64DFR0_EL1");
-    let count = |low: u32| u8::try_from(dfr >> low & 0xf).map_or(2, |last| last + 1);
-    let capabilities = Capabilities {
-        host: "Trapline at EL2",
-        step: StepMethod::SoftwareStep,
-        holds_interrupts: true,
-        software_breakpoints: true,
-        hardware_breakpoints: count(12),
-        watchpoints: count(20),
-        slots_are_shared: false,
-        hides_pauses: false,
-    };
+    let capabilities = capabilities();
     let shared = hub::set_shared(Shared {
         gic,
         processors: board.processors.clone(),
@@ -464,6 +453,20 @@ fn set_up_machine(
     Ok(context)
 }
 
+fn capabilities() -> Capabilities {
+    let (breakpoints, watchpoints) = debug_slots();
+    Capabilities {
+        host: "Trapline at EL2",
+        step: StepMethod::SoftwareStep,
+        holds_interrupts: true,
+        software_breakpoints: true,
+        hardware_breakpoints: breakpoints,
+        watchpoints,
+        slots_are_shared: false,
+        hides_pauses: false,
+    }
+}
+
 fn features() -> FeatureSet {
     let mut features = FeatureSet::empty();
     let isar1 = mrs!("ID_AA64ISAR1_EL1");
@@ -471,9 +474,16 @@ fn features() -> FeatureSet {
     if isar1 & 0xff0 != 0 || isar2 >> 12 & 0xf != 0 {
         features |= FeatureSet::PAUTH;
     }
+    let (breakpoints, watchpoints) = debug_slots();
+    features.with_debug_slots(breakpoints, watchpoints)
+}
+
+/// How many breakpoints and watchpoints the processor has (Arm ARM, `ID_AA64DFR0_EL1`, BRPs and WRPs: one less than
+/// there are).
+fn debug_slots() -> (u8, u8) {
     let dfr = mrs!("ID_AA64DFR0_EL1");
-    let count = |low: u32| u8::try_from(dfr >> low & 0xf).map_or(2, |last| last + 1);
-    features.with_debug_slots(count(12), count(20))
+    let count = |low: u32| u8::try_from((dfr >> low & 0xf) + 1).unwrap_or(2);
+    (count(12), count(20))
 }
 
 #[expect(
