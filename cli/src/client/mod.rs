@@ -104,7 +104,7 @@ impl Client {
 
     /// Returns the flag by which another thread, or a signal, ends the wait for a reply: the first
     /// time the guest is asked to stop, in case that is what the reply waits for, and the second
-    /// time the reply is not waited for.
+    /// time the reply is not waited for. Set before a request, it counts for that request.
     pub(crate) fn give_up_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.give_up)
     }
@@ -126,7 +126,6 @@ impl Client {
     ) -> Result<Vec<u8>, ClientError> {
         let mut packet = Vec::with_capacity(payload.len().saturating_add(4));
         encode_packet(payload, &mut packet);
-        self.give_up.store(false, Ordering::Relaxed);
         self.stream
             .write_all(&packet)
             .map_err(|_| self.error_gone())?;

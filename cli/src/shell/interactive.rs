@@ -1,10 +1,12 @@
 //! The shell on a terminal.
 
 use core::cell::RefCell;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
@@ -32,7 +34,8 @@ const BRACKETED_PASTE_OFF: &str = "\x1b[?2004l";
 pub(super) fn run(client: Client, notices: &Notices) -> anyhow::Result<ExitCode> {
     let screen = Screen::terminal();
     // While a command is carried out Ctrl-C is a signal; at the prompt it is a key.
-    signal_hook::flag::register(SIGINT, client.give_up_flag())?;
+    let give_up = client.give_up_flag();
+    signal_hook::flag::register(SIGINT, Arc::clone(&give_up))?;
     let address = client.address().clone();
     let client = Rc::new(RefCell::new(client));
     let session = Session::new(Rc::clone(&client), notices.clone(), screen);
@@ -59,6 +62,7 @@ pub(super) fn run(client: Client, notices: &Notices) -> anyhow::Result<ExitCode>
         notices: notices.clone(),
         screen,
         last: String::new(),
+        give_up,
     };
     while desk.turn()? == Flow::Continue {}
     Ok(ExitCode::SUCCESS)
@@ -74,6 +78,8 @@ struct Desk {
     screen: Screen,
     /// The last line, if an empty one repeats it.
     last: String,
+    /// Set by Ctrl-C while a command is carried out.
+    give_up: Arc<AtomicBool>,
 }
 
 impl Desk {
@@ -110,6 +116,8 @@ impl Desk {
     fn read(&mut self) -> anyhow::Result<Option<String>> {
         let prompt = LivePrompt::new(&self.notices);
         self.notices.set_at_prompt(true);
+        // What came too late for the last command is not for the next.
+        self.give_up.store(false, Ordering::Relaxed);
         let typed = self.editor.readline(&prompt);
         self.notices.set_at_prompt(false);
         match typed {

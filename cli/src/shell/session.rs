@@ -186,7 +186,6 @@ impl Session {
     /// Waits until the guest stops.
     fn wait(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
         let give_up = self.client.borrow().give_up_flag();
-        give_up.store(false, Ordering::Relaxed);
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let goes_on = || !give_up.swap(false, Ordering::Relaxed);
         match self.notices.wait_for_stop(deadline, goes_on) {

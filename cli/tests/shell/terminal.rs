@@ -137,7 +137,8 @@ impl Terminal {
         self.expect(line, |terminal| terminal.current_line() == line);
     }
 
-    fn expect(&self, what: &str, is_there: impl Fn(&Self) -> bool) {
+    /// Waits until something is so.
+    pub(crate) fn expect(&self, what: &str, is_there: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_there(self) {
             let text = self.text();
