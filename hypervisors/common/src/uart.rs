@@ -93,7 +93,8 @@ impl<R: Registers> Uart<R> {
         }
     }
 
-    /// Turns the port on, with FIFOs, 8 data bits, and an interrupt for what it receives.
+    /// Turns the port on, with FIFOs, 8 data bits, and an interrupt for what it receives. What was received before is
+    /// lost.
     pub fn enable(&mut self) {
         match self.kind {
             UartKind::Pl011 => {
@@ -115,7 +116,25 @@ impl<R: Registers> Uart<R> {
                 self.set(ns16550::MCR, 0b1011);
             }
         }
+        self.forget_received();
         self.set_interrupts();
+    }
+
+    /// Empties the receive FIFO: the PL011's receive interrupt comes when it fills, and not for what is in it already.
+    /// A port of QEMU's that was full takes more only once it has been read, and clearing its FIFO is no reading.
+    fn forget_received(&mut self) {
+        let data = match self.kind {
+            UartKind::Pl011 => pl011::DR,
+            UartKind::Ns16550 { .. } => self.offset(ns16550::DATA),
+        };
+        let _unknown = self.registers.read(data);
+        // More than any FIFO has room for.
+        for _ in 0..256 {
+            if self.receive().is_none() {
+                break;
+            }
+        }
+        self.damaged = 0;
     }
 
     /// Asks for an interrupt when there is room to send, or no longer.
@@ -261,11 +280,16 @@ mod tests {
         sent: Vec<u8>,
         free: usize,
         interrupts: u32,
+        /// How often the data register was read.
+        reads: core::cell::Cell<usize>,
     }
 
     impl Registers for Model {
         fn read(&self, offset: usize) -> u32 {
             let mut received = self.received.borrow_mut();
+            if offset == 0 {
+                self.reads.set(self.reads.get() + 1);
+            }
             if self.is_pl011 {
                 return match offset {
                     0x00 => received.pop_front().unwrap_or(0),
@@ -369,6 +393,21 @@ mod tests {
                 .extend(core::iter::repeat_n(0x500, 1000));
             assert_eq!(port.receive(), None);
             assert_eq!(port.damaged(), 64);
+        }
+    }
+
+    #[test]
+    fn what_came_before_the_port_was_turned_on_is_lost() {
+        for before in [0, 1, 16] {
+            for mut port in ports() {
+                let bytes = core::iter::repeat_n(0x141, before);
+                port.registers.received.borrow_mut().extend(bytes);
+                port.enable();
+                assert!(port.registers.reads.get() > 0, "it does not take more");
+                assert_eq!((port.receive(), port.damaged()), (None, 0));
+                port.registers.received.borrow_mut().push_back(0x42);
+                assert_eq!(port.receive(), Some(0x42));
+            }
         }
     }
 
