@@ -25,6 +25,8 @@ use core::iter::Peekable;
 use trapline_arch::Gva;
 
 pub(crate) use aarch64::CodeFrames;
+#[cfg(test)]
+pub(crate) use aarch64::SLOT_BYTES as ARM_SLOT_BYTES;
 
 use crate::kallsyms::{Kallsyms, Symbol, Symbols};
 use crate::memory::{VirtualMemory, read_exact};

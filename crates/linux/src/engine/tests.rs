@@ -10,6 +10,7 @@ use trapline_arch::{Architecture, Gpa, Gva, PhysicalMemory};
 use trapline_engine::{FindProgress, GuestMemory, GuestOs, MemoryKind, MemoryRegion, VirtualView};
 
 use super::{LinuxGuest, SLICE_BYTES};
+use crate::call_frames::ARM_SLOT_BYTES;
 use crate::kallsyms::AddressTable;
 use crate::testing::{Encoded, Format, Plain, TEXT, encode, large_kernel};
 
@@ -388,7 +389,7 @@ fn arm_slot(guest: &LinuxGuest, ram: &Ram, view: &dyn VirtualView, function: u64
     let count = guest.read_symbol_file(ram, view, 0, &mut file);
     assert_eq!(count, file.len());
     let start = function.to_le_bytes();
-    let mut slots = file.rchunks_exact(48);
+    let mut slots = file.rchunks_exact(ARM_SLOT_BYTES);
     let slot = slots.find(|slot| slot[8..16] == start);
     slot.unwrap()[25..].to_vec()
 }
@@ -402,10 +403,10 @@ fn call_frames_of_arm_are_made_from_the_code_that_is_mapped() {
     let mut guest = LinuxGuest::new(Architecture::Aarch64);
     assert!(find(&mut guest, &ram, &Mapped(Some(&ram))));
     let slot = arm_slot(&guest, &ram, &Mapped(Some(&ram)), TEXT + 0x100);
-    assert_eq!(slot[..6], [0x41, 0x0e, 48, 0x41, 0x0d, 29]);
+    assert_eq!(slot[..8], [0x41, 0x0e, 48, 0x41, 0x0d, 29, 0x9d, 6]);
     // Not mapped, and nothing tells where the image is.
     let slot = arm_slot(&guest, &ram, &UNMAPPED, TEXT + 0x100);
-    assert_eq!(slot[..3], [0x0c, 29, 16]);
+    assert_eq!(slot[..5], [0x0c, 29, 16, 0x9d, 2]);
 }
 
 #[test]

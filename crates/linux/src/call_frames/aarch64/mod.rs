@@ -9,9 +9,10 @@
 //!  CIEs, one for each kind │ slot │ slot │ …        one per symbol of the kernel's code
 //! ```
 //!
-//! Where the caller's stack pointer is, a slot tells. Where the caller's x29 and x30 are, a CIE tells
+//! Where the caller's stack pointer and x29 are, a slot tells. Where the return address is, a CIE tells
 //! for all functions, by an expression: while x29 points into the function's own frame, in the record
-//! there, else in the registers.
+//! there, else in x30. For x29 an expression would not do: each that asks for x29 has the debugger
+//! evaluate the next frame's once more, and the time for a backtrace grows with the power of its depth.
 //!
 //! A return address may be signed (`CONFIG_ARM64_PTR_AUTH_KERNEL`). DWARF has an instruction for that,
 //! but debuggers take the signature off only if they know the guest's masks, as GDB does from 13.2 on.
@@ -31,14 +32,16 @@ use core::ops::Range;
 
 use trapline_arch::Gva;
 
-use super::dwarf::{DEF_CFA, NOP, OFFSET, OFFSET_EXTENDED, OP_BREG0, OP_DEREF, VAL_EXPRESSION};
+use super::dwarf::{
+    DEF_CFA, NOP, OFFSET, OFFSET_EXTENDED, OP_BREG0, OP_DEREF, SAME_VALUE, VAL_EXPRESSION,
+};
 use crate::kallsyms::{Kallsyms, Symbol};
 use crate::memory::{VirtualMemory, read_exact};
 use program::{FRAME_POINTER, LINK_REGISTER, PC, PROGRAM_BYTES, SP};
 use scan::{Description, Frame, Kind, REGISTERS_PC, Scan};
 
 /// The size of a slot.
-pub(crate) const SLOT_BYTES: usize = 48;
+pub(crate) const SLOT_BYTES: usize = 52;
 
 /// How much of a function's code is followed, in bytes; few are longer.
 const MAX_CODE_BYTES: u64 = 8 << 10;
@@ -174,7 +177,7 @@ impl CodeFrames {
 }
 
 /// The length of a slot without the length's own four bytes.
-const SLOT_LEN: [u8; 4] = [44, 0, 0, 0];
+const SLOT_LEN: [u8; 4] = [48, 0, 0, 0];
 /// What follows a CIE's number: version 3, no augmentation, factors of 4 and −8, x30.
 const CIE_FILLER: [u8; 5] = [3, 0, CODE_ALIGNMENT, DATA_ALIGNMENT, LINK_REGISTER];
 /// Code is counted in instructions.
@@ -245,8 +248,8 @@ fn cie(kind: Kind, text: u64) -> Vec<u8> {
     match kind {
         Kind::Function | Kind::StackSwitch => {
             bytes.extend_from_slice(&[DEF_CFA, SP, 0]);
-            bytes.extend(by_expression(FRAME_POINTER, &frame_pointer(kind)));
-            bytes.extend(by_expression(LINK_REGISTER, &return_address_of(kind, text)));
+            bytes.extend_from_slice(&[SAME_VALUE, FRAME_POINTER]);
+            bytes.extend(return_address_of(kind, text));
         }
         Kind::KernelException | Kind::UserException => bytes.extend(saved_registers()),
     }
@@ -261,7 +264,6 @@ fn cie(kind: Kind, text: u64) -> Vec<u8> {
 const OP_CONST1U: u8 = 0x08;
 const OP_CONST1S: u8 = 0x09;
 const OP_DUP: u8 = 0x12;
-const OP_SWAP: u8 = 0x16;
 const OP_AND: u8 = 0x1a;
 const OP_OR: u8 = 0x21;
 const OP_SHL: u8 = 0x24;
@@ -273,14 +275,6 @@ const OP_X29: u8 = OP_BREG0 + FRAME_POINTER;
 const OP_X30: u8 = OP_BREG0 + LINK_REGISTER;
 const OP_SP: u8 = OP_BREG0 + SP;
 
-/// Says that a register has the value that an expression yields.
-fn by_expression(register: u8, expression: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(expression.len()).unwrap_or(0);
-    let mut bytes = Vec::from([VAL_EXPRESSION, register, len]);
-    bytes.extend_from_slice(expression);
-    bytes
-}
-
 /// Whether x29 points into this frame: below the caller's stack pointer, which is on the expression's
 /// stack at first, and not below the function's own, unless that is on another stack.
 fn has_record(kind: Kind) -> Vec<u8> {
@@ -291,23 +285,17 @@ fn has_record(kind: Kind) -> Vec<u8> {
     bytes
 }
 
-/// `has_record ? *x29 : x29`. Distances of jumps are in bytes.
-fn frame_pointer(kind: Kind) -> Vec<u8> {
-    let mut bytes = has_record(kind);
-    bytes.extend_from_slice(&[OP_X29, 0, OP_SWAP, OP_BRA, 3, 0, OP_SKIP, 1, 0, OP_DEREF]);
-    bytes
-}
-
-/// `has_record ? *(x29 + 8) : x30`, with all high bits set that `text` has, but zero as it is: that
-/// ends the stack.
+/// Says that x30 is `has_record ? *(x29 + 8) : x30`, with all high bits set that `text` has, but zero
+/// as it is: that ends the stack. Distances of jumps are in bytes.
 fn return_address_of(kind: Kind, text: u64) -> Vec<u8> {
     let low_bits = 64_u32.saturating_sub(text.leading_ones().max(1));
     let low_bits = u8::try_from(low_bits).unwrap_or(0);
-    let mut bytes = has_record(kind);
-    bytes.extend_from_slice(&[OP_BRA, 5, 0, OP_X30, 0, OP_SKIP, 3, 0, OP_X29, 8, OP_DEREF]);
-    bytes.extend_from_slice(&[OP_DUP, OP_BRA, 3, 0, OP_SKIP, 6, 0]);
-    bytes.extend_from_slice(&[OP_CONST1S, 0xff, OP_CONST1U, low_bits, OP_SHL, OP_OR]);
-    bytes
+    let mut expression = has_record(kind);
+    expression.extend_from_slice(&[OP_BRA, 5, 0, OP_X30, 0, OP_SKIP, 3, 0, OP_X29, 8, OP_DEREF]);
+    expression.extend_from_slice(&[OP_DUP, OP_BRA, 3, 0, OP_SKIP, 6, 0]);
+    expression.extend_from_slice(&[OP_CONST1S, 0xff, OP_CONST1U, low_bits, OP_SHL, OP_OR]);
+    let len = u8::try_from(expression.len()).unwrap_or(0);
+    [&[VAL_EXPRESSION, LINK_REGISTER, len], expression.as_slice()].concat()
 }
 
 /// Says that `struct user_pt_regs` is at the stack pointer. Its end identifies the frame.

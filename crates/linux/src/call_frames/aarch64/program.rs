@@ -1,8 +1,8 @@
 //! Writing the instructions of one function's call frame information.
 
 use crate::call_frames::dwarf::{
-    ADVANCE_LOC, ADVANCE_LOC1, ADVANCE_LOC2, DEF_CFA, DEF_CFA_OFFSET, DEF_CFA_REGISTER,
-    REMEMBER_STATE, RESTORE_EXTENDED, RESTORE_STATE, UNDEFINED,
+    ADVANCE_LOC, ADVANCE_LOC1, ADVANCE_LOC2, DEF_CFA, DEF_CFA_OFFSET, DEF_CFA_REGISTER, OFFSET,
+    REMEMBER_STATE, RESTORE, RESTORE_EXTENDED, RESTORE_STATE, UNDEFINED,
 };
 
 /// DWARF numbers of registers (DWARF for the Arm 64-bit Architecture, "DWARF Register Names").
@@ -13,7 +13,7 @@ pub(super) const PC: u8 = 32;
 
 /// The room for a function's instructions, in bytes: enough to set a frame up in either usual way
 /// and for two of its ends.
-pub(super) const PROGRAM_BYTES: usize = 23;
+pub(super) const PROGRAM_BYTES: usize = 27;
 
 /// What the caller's stack pointer is counted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,22 @@ impl Cfa {
     };
 }
 
+/// What holds from an instruction on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) cfa: Cfa,
+    /// How many words below the caller's stack pointer the caller's x29 is, if not in x29.
+    pub(super) saved: Option<u32>,
+}
+
+impl Row {
+    /// As a call leaves it.
+    const ENTRY: Self = Self {
+        cfa: Cfa::ENTRY,
+        saved: None,
+    };
+}
+
 /// Instructions under construction.
 ///
 /// What deviates from a whole frame, as a function's ends do, is a group that is left out where it
@@ -48,10 +64,10 @@ pub(super) struct Program {
     len: usize,
     /// The instruction up to which the code is described, and what holds from there on.
     at: u32,
-    last: Cfa,
+    last: Row,
     group: Option<Group>,
     /// A group was left out: nothing is written before this holds again.
-    awaited: Option<Cfa>,
+    awaited: Option<Row>,
     is_full: bool,
 }
 
@@ -60,7 +76,7 @@ pub(super) struct Program {
 struct Group {
     len: usize,
     at: u32,
-    cfa: Cfa,
+    row: Row,
 }
 
 impl Program {
@@ -69,7 +85,7 @@ impl Program {
             bytes: [0; PROGRAM_BYTES],
             len: 0,
             at: 0,
-            last: Cfa::ENTRY,
+            last: Row::ENTRY,
             group: None,
             awaited: None,
             is_full: false,
@@ -80,28 +96,28 @@ impl Program {
         &self.bytes
     }
 
-    /// Says that `cfa` holds from instruction `at` on.
-    pub(super) fn row(&mut self, at: u32, cfa: Cfa) {
+    /// Says that `row` holds from instruction `at` on.
+    pub(super) fn row(&mut self, at: u32, row: Row) {
         if let Some(awaited) = self.awaited {
-            if cfa == awaited {
+            if row == awaited {
                 self.awaited = None;
             }
             return;
         }
-        if self.is_full || cfa == self.last {
+        if self.is_full || row == self.last {
             return;
         }
         let mut longer = *self;
-        if longer.write(at, cfa).is_some() {
+        if longer.write(at, row).is_some() {
             *self = longer;
             return;
         }
         match longer.group.take() {
             Some(group) => {
-                self.awaited = (cfa != group.cfa).then_some(group.cfa);
+                self.awaited = (row != group.row).then_some(group.row);
                 let rest = self.bytes.get_mut(group.len..).unwrap_or_default();
                 rest.fill(0);
-                (self.len, self.at, self.last) = (group.len, group.at, group.cfa);
+                (self.len, self.at, self.last) = (group.len, group.at, group.row);
                 self.group = None;
             }
             None => self.is_full = true,
@@ -124,29 +140,42 @@ impl Program {
         }
     }
 
-    fn write(&mut self, at: u32, cfa: Cfa) -> Option<()> {
+    fn write(&mut self, at: u32, row: Row) -> Option<()> {
         let last = self.last;
-        if self.group.is_none() && last.base == Base::FramePointer && cfa.base == Base::Sp {
+        if self.group.is_none() && last.saved.is_some() && row.saved.is_none() {
             self.group = Some(Group {
                 len: self.len,
                 at: self.at,
-                cfa: last,
+                row: last,
             });
             self.push(&[REMEMBER_STATE])?;
         }
         self.advance(at)?;
         match self.group {
-            Some(group) if group.cfa == cfa => {
+            Some(group) if group.row == row => {
                 self.push(&[RESTORE_STATE])?;
                 self.group = None;
             }
-            _ => self.change(last, cfa)?,
+            _ => self.change(last, row)?,
         }
-        self.last = cfa;
+        self.last = row;
         Some(())
     }
 
-    fn change(&mut self, last: Cfa, cfa: Cfa) -> Option<()> {
+    fn change(&mut self, last: Row, row: Row) -> Option<()> {
+        self.change_cfa(last.cfa, row.cfa)?;
+        match row.saved {
+            saved if saved == last.saved => {}
+            Some(words) => {
+                self.push(&[OFFSET | FRAME_POINTER])?;
+                self.unsigned(words)?;
+            }
+            None => self.push(&[RESTORE | FRAME_POINTER])?,
+        }
+        Some(())
+    }
+
+    fn change_cfa(&mut self, last: Cfa, cfa: Cfa) -> Option<()> {
         let register = match cfa.base {
             Base::Sp => SP,
             Base::FramePointer => FRAME_POINTER,

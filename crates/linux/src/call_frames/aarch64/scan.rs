@@ -3,7 +3,7 @@
 //! ```text
 //!  nop; nop; paciasp               the caller's stack pointer is sp
 //!  stp x29, x30, [sp, #-48]!       … is sp + 48, and the frame record is at sp
-//!  mov x29, sp                     … is x29 + 48
+//!  mov x29, sp                     … is x29 + 48, and the caller's x29 is where x29 points to
 //!  cbz x0, 1f                      a jump carries what holds to where it leads
 //!  ldp x29, x30, [sp], #48         … is sp
 //!  autiasp; ret                    what follows is as it was before, or as a jump says
@@ -14,7 +14,7 @@
 //! (`CONFIG_FRAME_POINTER`, which arm64 always has), and x29 points to it.
 
 use super::instruction::Instruction;
-use super::program::{Base, Cfa, PROGRAM_BYTES, Program};
+use super::program::{Base, Cfa, PROGRAM_BYTES, Program, Row};
 
 /// How many jumps ahead are remembered.
 const MAX_JUMPS: usize = 16;
@@ -63,6 +63,16 @@ impl Frame {
         },
         record: Some(16),
     };
+
+    /// What a debugger is told: x29 is the caller's until it points to the record.
+    fn row(&self) -> Row {
+        let points_to_record = self.cfa.base == Base::FramePointer;
+        let record = self.record.filter(|_| points_to_record);
+        Row {
+            cfa: self.cfa,
+            saved: record.map(|distance| distance / 8),
+        }
+    }
 }
 
 /// A function that is being followed.
@@ -87,7 +97,7 @@ impl Scan {
     /// Begins with a function that is called, or with a part of one that is jumped to.
     pub(super) fn new(first: Frame) -> Self {
         let mut program = Program::new();
-        program.row(0, first.cfa);
+        program.row(0, first.row());
         Self {
             program,
             frame: first,
@@ -108,7 +118,7 @@ impl Scan {
         if self.has_left {
             self.frame = carried.unwrap_or(self.usual);
         }
-        self.program.row(at, self.frame.cfa);
+        self.program.row(at, self.frame.row());
         self.exception.step(at, instruction);
         self.has_left = false;
         let is_kept = core::mem::take(&mut self.is_kept);

@@ -107,7 +107,7 @@ impl Frames {
         }
     }
 
-    /// Returns the caller's x29 and x30, as an expression finds them.
+    /// Returns the caller's x29 and x30.
     fn caller(&self, at: u64, registers: [u64; 3], word: impl Fn(u64) -> u64) -> [u64; 2] {
         let [x29, x30, sp] = registers;
         let (base, offset) = self.cfa(at);
@@ -118,14 +118,20 @@ impl Frames {
             format: Width::Dwarf32,
             version: 4,
         };
-        [FRAME_POINTER, LINK_REGISTER].map(|register| {
-            let Some(RegisterRule::ValExpression(expression)) = row.register(register) else {
+        let cfa = base.wrapping_add_signed(offset);
+        let caller = match row.register(FRAME_POINTER) {
+            Some(RegisterRule::SameValue) => x29,
+            Some(RegisterRule::Offset(offset)) => word(cfa.wrapping_add_signed(offset)),
+            rule => panic!("{rule:?} at {at}"),
+        };
+        let return_address = {
+            let Some(RegisterRule::ValExpression(expression)) = row.register(LINK_REGISTER) else {
                 panic!("no expression at {at}");
             };
             let section = self.section();
             let expression = expression.get(&section).unwrap();
             let mut evaluation = expression.evaluation(encoding);
-            evaluation.set_initial_value(base.wrapping_add_signed(offset));
+            evaluation.set_initial_value(cfa);
             let mut result = evaluation.evaluate().unwrap();
             loop {
                 result = match result {
@@ -149,7 +155,8 @@ impl Frames {
                 Location::Address { address } => address,
                 ref other => panic!("{other:?}"),
             }
-        })
+        };
+        [caller, return_address]
     }
 }
 
