@@ -148,6 +148,10 @@ fn a_vcpu_that_starts_late_has_the_breakpoints_each_time(stage: &Stage) -> Resul
     let mut guest = stage.guest(&LATE_CPU).cpus(2).start()?;
     let mut debugger = stage.attach(&guest)?;
     ensure!(debugger.threads()?.len() == 2);
+    // The guest has summed its code up by then, without breakpoints in it.
+    let ready = debugger.hbreak(&guest.symbol("main_loop")?.into())?;
+    debugger.cont_to(ready)?;
+    debugger.delete(ready)?;
     let soft = debugger.break_at(&guest.symbol("late_start")?.into())?;
     for start in 0..3 {
         let stop = debugger.cont_to(soft)?;

@@ -154,7 +154,8 @@ fn a_processor_that_goes_off_in_a_step_has_stepped(stage: &Stage) -> Result<()> 
     let mut guest = stage.guest(&LATE_CPU).cpus(2).start()?;
     let mut client = stage.client(&guest)?;
     let off = guest.symbol("late_off")?;
-    ensure!(client.ask(&format!("Z0,{off:x},4"))? == "OK");
+    // In a slot: the guest looks at the end whether its code is what it was at the start.
+    ensure!(client.ask(&format!("Z1,{off:x},4"))? == "OK");
     for _ in 0..2 {
         let stop = client.resume("vCont;c")?;
         ensure!(stop.contains("thread:2;"), "{stop}");
