@@ -42,6 +42,8 @@ pub(crate) fn build_for_arm() -> Result<PathBuf> {
         "trapline",
         "--bin",
         "trapline-machine-agent",
+        "--bin",
+        "trapline-own-debug",
     ]);
     succeed(&mut build)?;
     Ok(Environment::cross_programs())

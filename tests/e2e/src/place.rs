@@ -114,6 +114,13 @@ impl Place {
         self.architecture() == Architecture::X86_64
     }
 
+    /// Whether the guest's own breakpoints, watchpoints and steps work at once while the debugger uses slots. KVM does not
+    /// tell when a guest writes its debug registers, and on arm64 it keeps a guest from stepping itself.
+    #[must_use]
+    pub fn shares_slots_at_once(&self) -> bool {
+        matches!(self, Self::Board)
+    }
+
     /// What a Linux guest calls the serial port whose output [`crate::RunningGuest::output`] is.
     #[must_use]
     pub fn console(&self) -> &'static str {

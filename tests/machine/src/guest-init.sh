@@ -28,6 +28,9 @@ case " $(cat /proc/cmdline) " in
     *" trapline.guest=crash "*) echo c > /proc/sysrq-trigger ;;
 esac
 
+# A program of the test's own runs beside.
+[ -x /trapline/program ] && /trapline/program &
+
 count=0
 while :; do
     count=$((count + 1))

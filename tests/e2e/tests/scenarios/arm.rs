@@ -1,7 +1,7 @@
 //! Tiny guests of AArch64: what is not the same as on x86.
 
-use anyhow::{Result, ensure};
-use trapline_e2e::{LIMIT, Reason, Stage, Watch};
+use anyhow::{Result, bail, ensure};
+use trapline_e2e::{Debugger, LIMIT, RawClient, Reason, RunningGuest, Stage, Watch};
 use trapline_guests::aarch64::{
     BIG, COUNTER, EXCLUSIVE, HALT, LATE_CPU, MMIO, OWN_DEBUG, POWER_OFF, RESET, SELF_MODIFYING,
     TIMER,
@@ -17,6 +17,7 @@ crate::scenarios! {
     Neither [KvmArm64 El2] a_range_step_passes_exclusive_sequences;
     Each [KvmArm64 El2] a_vcpu_that_starts_late_has_the_breakpoints_each_time;
     Each [KvmArm64 El2] the_guests_own_debug_exceptions_go_to_the_guest;
+    Neither [KvmArm64 El2] slots_that_the_guest_uses_are_not_the_debuggers;
     Each [KvmArm64 El2] code_that_rewrites_itself_is_debugged;
     Neither [KvmArm64 El2] one_point_too_many_is_refused_and_the_others_work;
     Each [KvmArm64 El2] detaching_leaves_nothing_behind;
@@ -175,8 +176,72 @@ fn the_guests_own_debug_exceptions_go_to_the_guest(stage: &Stage) -> Result<()> 
         debugger.cont_to(soft)?;
     }
     debugger.delete(soft)?;
+    if stage.place().shares_slots_at_once() {
+        own_exceptions_beside_slots(&guest, &mut *debugger)?;
+    }
     debugger.cont_to_end()?;
     guest.expect_passed()
+}
+
+fn own_exceptions_beside_slots(guest: &RunningGuest, debugger: &mut dyn Debugger) -> Result<()> {
+    let hard = debugger.hbreak(&guest.symbol("main_loop")?.into())?;
+    let watch = debugger.watch(guest.symbol("handled")?, 8, Watch::Write)?;
+    for _ in 0..3 {
+        // BRK, a breakpoint and a watchpoint of the guest's.
+        for _ in 0..3 {
+            debugger.cont_to(watch)?;
+        }
+        debugger.cont_to(hard)?;
+    }
+    debugger.delete(hard)?;
+    debugger.delete(watch)
+}
+
+fn slots_that_the_guest_uses_are_not_the_debuggers(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&OWN_DEBUG).start()?;
+    let mut client = stage.client(&guest)?;
+    let mut counts = Vec::new();
+    // With a breakpoint of the guest's, with a watchpoint, with none.
+    for (label, before) in [("own_target", 4), ("own_write", 4), ("main_loop", 0)] {
+        let place = guest.symbol(label)? - before;
+        ensure!(client.ask(&format!("Z0,{place:x},4"))? == "OK");
+        client.resume("vCont;c")?;
+        ensure!(client.ask(&format!("z0,{place:x},4"))? == "OK");
+        counts.push((fill(&mut client, 1, place)?, fill(&mut client, 2, place)?));
+    }
+    let [with_breakpoint, with_watchpoint, with_none] = counts[..] else {
+        bail!("{counts:?}");
+    };
+    ensure!(with_none.0 >= 2 && with_none.1 >= 2, "{counts:?}");
+    ensure!(
+        with_breakpoint == (with_none.0 - 1, with_none.1),
+        "{counts:?}"
+    );
+    ensure!(
+        with_watchpoint == (with_none.0, with_none.1 - 1),
+        "{counts:?}"
+    );
+    ensure!(client.ask("D")? == "OK");
+    guest.expect_passed()
+}
+
+/// Inserts points of a kind from an address on until one is refused, and removes them. Returns how many there were.
+fn fill(client: &mut RawClient, kind: u8, start: u64) -> Result<u64> {
+    let point = |number: u64| format!("{kind},{:x},4", start + number * 4);
+    let mut count = 0;
+    let refusal = loop {
+        let answer = client.ask(&format!("Z{}", point(count)))?;
+        if answer != "OK" {
+            break answer;
+        }
+        count += 1;
+        ensure!(count <= 16, "a slot more than there can be");
+    };
+    ensure!(refusal.starts_with('E'), "{refusal}");
+    for number in 0..count {
+        ensure!(client.ask(&format!("z{}", point(number)))? == "OK");
+    }
+    Ok(count)
 }
 
 fn code_that_rewrites_itself_is_debugged(stage: &Stage) -> Result<()> {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use trapline_e2e::{
     Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, RunningGuest, Stage, Watch,
 };
-use trapline_test_machine::{Architecture, GuestImage, guest_initramfs};
+use trapline_test_machine::{Architecture, Environment, GuestImage, guest_initramfs};
 
 crate::scenarios! {
     Each Hardware a_stock_kernel_is_debugged_and_goes_on;
@@ -21,6 +21,8 @@ crate::scenarios! {
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// How long the guest is held once, which must not make it complain.
 const LONG_STOP: Duration = Duration::from_secs(30);
+/// What the program in the guest that uses debug registers says.
+const OWN_DEBUG: &str = "own debug ";
 /// What a kernel says of time that it lost.
 const COMPLAINTS: [&str; 7] = [
     "soft lockup",
@@ -34,10 +36,16 @@ const COMPLAINTS: [&str; 7] = [
 
 fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let contents = GuestImage {
-        architecture: stage.place().architecture(),
+    let architecture = stage.place().architecture();
+    let mut contents = GuestImage {
+        architecture,
         ..GuestImage::default()
     };
+    let has_own_debug = stage.place().shares_slots_at_once();
+    if has_own_debug {
+        let program = Environment::program_for(architecture, "trapline-own-debug")?;
+        contents.files = vec![("/trapline/program".into(), program)];
+    }
     let (kernel, initrd) = files(stage, directory.path(), &contents)?;
     let image = Image::Files(kernel, initrd);
     let builder = GuestBuilder::new(stage.place().clone(), image, stage.transcript().clone());
@@ -58,6 +66,10 @@ fn a_stock_kernel_is_debugged_and_goes_on(stage: &Stage) -> Result<()> {
     steps_stay_out_of_handlers(stage, &mut *debugger)?;
     a_variable_is_watched(stage, &mut *debugger)?;
     debugger.resume()?;
+    if has_own_debug {
+        the_kernels_own_watchpoints_fire(&mut *debugger, &guest)?;
+        debugger.resume()?;
+    }
     goes_on(&guest)?;
     debugger.interrupt()?;
     let stop = debugger.wait_stop(LIMIT)?;
@@ -102,7 +114,7 @@ pub(crate) fn symbol_file(
     directory: &std::path::Path,
 ) -> Result<PathBuf> {
     let path = directory.join("kernel.elf");
-    let program = trapline_test_machine::Environment::program("trapline")?;
+    let program = Environment::program("trapline")?;
     let mut command = std::process::Command::new(program);
     command
         .arg("symbols")
@@ -241,6 +253,39 @@ fn next_event(debugger: &mut dyn Debugger) -> Result<u64> {
     debugger.cont_to(timer)?;
     debugger.delete(timer)?;
     Ok(debugger.register("x0")?.wrapping_add(OFFSET))
+}
+
+/// A program in the guest counts by a perf event how often it writes a variable, and has another one stopped by ptrace
+/// when that writes one; it says each time that all were there.
+fn the_kernels_own_watchpoints_fire(
+    debugger: &mut dyn Debugger,
+    guest: &RunningGuest,
+) -> Result<()> {
+    guest.expect_anew(OWN_DEBUG, LIMIT)?;
+    debugger.interrupt()?;
+    debugger.wait_stop(LIMIT)?;
+    // Beside points that hit.
+    let event = next_event(debugger)?;
+    let watched = debugger.watch(event, 8, Watch::Write)?;
+    debugger.cont_to(watched)?;
+    let read = debugger.hbreak(&"vfs_read".into())?;
+    debugger.delete(watched)?;
+    let code = debugger.cont_to(read)?.pc & !7;
+    debugger.delete(read)?;
+    // Beside points that do not.
+    let panic = debugger.hbreak(&"panic".into())?;
+    let unwritten = debugger.watch(code, 8, Watch::Write)?;
+    debugger.resume()?;
+    for _ in 0..5 {
+        guest.expect_anew(OWN_DEBUG, LIMIT)?;
+    }
+    debugger.interrupt()?;
+    debugger.wait_stop(LIMIT)?;
+    debugger.delete(panic)?;
+    debugger.delete(unwritten)?;
+    let console = guest.output();
+    ensure!(!console.contains("own debug fails"), "{console}");
+    Ok(())
 }
 
 /// The guest says something again, twice.
