@@ -2,15 +2,20 @@
 //!
 //! Sources: "Devicetree Specification", "Device Nodes"; Linux, "Devicetree bindings" of the devices named.
 
+mod bus;
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use dtoolkit::error::FdtErrorKind;
+use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use dtoolkit::{Node, Property};
 use thiserror::Error;
 
 use crate::Span;
 use crate::uart::UartKind;
+use bus::Bus;
 
 /// The deepest nesting of nodes that is looked at.
 const MAX_DEPTH: usize = 16;
@@ -101,6 +106,23 @@ pub enum BoardError {
     NoVirtualGic,
 }
 
+/// Reads a flattened device tree into one that can be edited. Returns `None` if it is none.
+///
+/// The library holds names to the specification, and most boards have some of more than 31 characters. Such a tree is
+/// read all the same.
+#[must_use]
+pub fn unflatten(blob: &[u8]) -> Option<DeviceTree> {
+    use FdtErrorKind::{InvalidNodeName, InvalidPropertyName};
+    let tree = match Fdt::new(blob) {
+        Ok(tree) => tree,
+        Err(error) if matches!(error.kind, InvalidNodeName | InvalidPropertyName) => {
+            Fdt::new_unchecked(blob)
+        }
+        Err(_) => return None,
+    };
+    Some(DeviceTree::from_fdt(&tree))
+}
+
 impl Board {
     /// Reads a device tree.
     ///
@@ -108,8 +130,7 @@ impl Board {
     /// As [`BoardError`] says.
     pub fn read(tree: &DeviceTree) -> Result<Self, BoardError> {
         let mut found = Found::default();
-        let root = Cells::of(&tree.root);
-        found.visit(&tree.root, "", root, 0);
+        found.visit(&tree.root, "", &Bus::of_processors(&tree.root), 0);
         for reservation in &tree.memory_reservations {
             let span = Span::new(reservation.address(), reservation.size());
             found.reserved.push(span);
@@ -121,14 +142,15 @@ impl Board {
         if found.processors.is_empty() {
             return Err(BoardError::NoProcessors);
         }
-        let console = console_among(&found.uarts, tree);
+        let uarts = found.uarts();
+        let console = console_among(&uarts, tree);
         Ok(Self {
             memory: found.memory,
             reserved: found.reserved,
             processors: found.processors,
             psci: found.psci,
             gic: found.gic.unwrap_or(Err(BoardError::NoGic))?,
-            uarts: found.uarts,
+            uarts,
             console,
         })
     }
@@ -138,9 +160,10 @@ impl Board {
     #[must_use]
     pub fn console_of(tree: &DeviceTree) -> Option<UartNode> {
         let mut found = Found::default();
-        found.visit(&tree.root, "", Cells::of(&tree.root), 0);
-        let console = console_among(&found.uarts, tree)?;
-        found.uarts.into_iter().nth(console)
+        found.visit(&tree.root, "", &Bus::of_processors(&tree.root), 0);
+        let uarts = found.uarts();
+        let console = console_among(&uarts, tree)?;
+        uarts.into_iter().nth(console)
     }
 
     /// Chooses the serial port for the debug link: the one that `name` names by path, by the address
@@ -166,42 +189,6 @@ impl Board {
     }
 }
 
-/// The cells of addresses and sizes in a node's children.
-#[derive(Clone, Copy, Debug)]
-struct Cells {
-    address: usize,
-    size: usize,
-}
-
-impl Cells {
-    fn of(node: &DeviceTreeNode) -> Self {
-        let cells = |name, default| {
-            let value = value(node, name).and_then(|value| number(value, 0, 1));
-            value
-                .and_then(|value| usize::try_from(value).ok())
-                .unwrap_or(default)
-        };
-        Self {
-            address: cells("#address-cells", 2),
-            size: cells("#size-cells", 1),
-        }
-    }
-
-    /// Returns the ranges of a `reg`; wider numbers than 64 bits are of no bus that is looked at.
-    fn ranges(self, reg: &[u8]) -> Vec<Span> {
-        let row = self.address.saturating_add(self.size).saturating_mul(4);
-        if row == 0 || self.address > 2 || self.size > 2 {
-            return Vec::new();
-        }
-        let rows = reg.chunks_exact(row);
-        rows.filter_map(|row| {
-            let start = number(row, 0, self.address)?;
-            Some(Span::new(start, number(row, self.address, self.size)?))
-        })
-        .collect()
-    }
-}
-
 /// What was found so far.
 #[derive(Default)]
 struct Found {
@@ -210,80 +197,110 @@ struct Found {
     processors: Vec<u64>,
     psci: Option<Conduit>,
     gic: Option<Result<Gic, BoardError>>,
-    uarts: Vec<UartNode>,
+    /// The GIC's phandle.
+    gic_handle: Option<u64>,
+    /// With the phandle of the interrupt controller.
+    uarts: Vec<(UartNode, Option<u64>)>,
 }
 
 impl Found {
-    fn visit(&mut self, node: &DeviceTreeNode, path: &str, cells: Cells, depth: usize) {
-        if depth > MAX_DEPTH || !is_available(node) {
+    /// Looks at what is on a bus, and at the buses below.
+    fn visit(&mut self, node: &DeviceTreeNode, path: &str, bus: &Bus, depth: usize) {
+        if depth > MAX_DEPTH {
             return;
         }
-        self.take(node, path, cells);
-        let below = Cells::of(node);
-        // Addresses below a bus that renumbers them are not the processors'.
-        let is_same_bus = depth == 0
-            || path == "/reserved-memory"
-            || path == "/cpus"
-            || value(node, "ranges").is_some_and(<[u8]>::is_empty);
-        if !is_same_bus {
-            return;
-        }
-        for child in node.children() {
+        for child in node.children().filter(|child| is_available(child)) {
             let path = alloc::format!("{path}/{}", child.name());
-            self.visit(child, &path, below, depth.saturating_add(1));
+            self.take(child, &path, bus);
+            if let Some(below) = bus.below(child, &path) {
+                self.visit(child, &path, &below, depth.saturating_add(1));
+            }
         }
     }
 
-    fn take(&mut self, node: &DeviceTreeNode, path: &str, cells: Cells) {
-        let reg = value(node, "reg").unwrap_or_default();
+    fn take(&mut self, node: &DeviceTreeNode, path: &str, bus: &Bus) {
         let kind = value(node, "device_type").map(text);
         match kind.as_deref() {
-            Some("memory") => self.memory.extend(cells.ranges(reg)),
-            Some("cpu") => self.processors.extend(number(reg, 0, cells.address)),
+            Some("memory") => {
+                let spans = bus.registers(node).into_iter();
+                self.memory
+                    .extend(spans.filter(|span| span.len_bytes() > 0));
+            }
+            Some("cpu") => {
+                let reg = value(node, "reg").unwrap_or_default();
+                self.processors.extend(number(reg, 0, bus.cells.address));
+            }
             _ => (),
         }
         if path.starts_with("/reserved-memory/") {
-            self.reserved.extend(cells.ranges(reg));
+            self.reserved.extend(bus.registers(node));
         }
         let names = value(node, "compatible").unwrap_or_default();
         for name in names.split(|byte| *byte == 0) {
             match name {
                 b"arm,psci" | b"arm,psci-0.2" | b"arm,psci-1.0" => self.psci = conduit(node),
-                b"arm,gic-v3" => self.gic = Some(gic_v3(cells.ranges(reg), node)),
+                b"arm,gic-v3" => self.add_gic(node, gic_v3(&bus.registers(node), node)),
                 b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => {
-                    self.gic = Some(gic_v2(&cells.ranges(reg)));
+                    self.add_gic(node, gic_v2(&bus.registers(node)));
                 }
-                b"arm,pl011" | b"arm,sbsa-uart" => {
-                    return self.add_uart(UartKind::Pl011, node, path, cells);
+                b"arm,pl011" | b"arm,pl011-axi" | b"arm,sbsa-uart" => {
+                    return self.add_uart(UartKind::Pl011, node, path, bus);
                 }
                 b"ns16550" | b"ns16550a" | b"snps,dw-apb-uart" | b"nvidia,tegra20-uart" => {
                     let shift = value(node, "reg-shift").and_then(|value| number(value, 0, 1));
                     let shift = shift
                         .and_then(|shift| u8::try_from(shift).ok())
                         .unwrap_or(0);
-                    return self.add_uart(UartKind::Ns16550 { shift }, node, path, cells);
+                    return self.add_uart(UartKind::Ns16550 { shift }, node, path, bus);
                 }
                 _ => (),
             }
         }
     }
 
-    fn add_uart(&mut self, kind: UartKind, node: &DeviceTreeNode, path: &str, cells: Cells) {
-        let ranges = cells.ranges(value(node, "reg").unwrap_or_default());
-        let Some(registers) = ranges.first().copied() else {
+    fn add_gic(&mut self, node: &DeviceTreeNode, gic: Result<Gic, BoardError>) {
+        self.gic = Some(gic);
+        self.gic_handle = cell(node, "phandle");
+    }
+
+    fn add_uart(&mut self, kind: UartKind, node: &DeviceTreeNode, path: &str, bus: &Bus) {
+        let Some(registers) = bus.registers(node).first().copied() else {
             return;
         };
-        let interrupt = value(node, "interrupts").and_then(|value| {
-            let number_of = number(value, 1, 1).and_then(|number| u32::try_from(number).ok())?;
-            (number(value, 0, 1)? == 0).then(|| number_of.checked_add(FIRST_SPI))?
-        });
-        self.uarts.push(UartNode {
+        let own_parent = cell(node, "interrupt-parent").or(bus.interrupt_parent);
+        let (parent, interrupt) = match value(node, "interrupts-extended") {
+            Some(extended) => (number(extended, 0, 1), extended.get(4..)),
+            None => (own_parent, value(node, "interrupts")),
+        };
+        let uart = UartNode {
             path: path.to_string(),
             kind,
             registers,
-            interrupt,
-        });
+            interrupt: interrupt.and_then(shared_interrupt),
+        };
+        self.uarts.push((uart, parent));
     }
+
+    /// Returns the serial ports. An interrupt at another controller than the GIC is as good as none.
+    fn uarts(&mut self) -> Vec<UartNode> {
+        let gic = self.gic_handle;
+        let uarts = core::mem::take(&mut self.uarts).into_iter();
+        uarts
+            .map(|(mut uart, parent)| {
+                if gic.is_some() && parent.is_some() && parent != gic {
+                    uart.interrupt = None;
+                }
+                uart
+            })
+            .collect()
+    }
+}
+
+/// Returns the number of a shared peripheral interrupt, as a GIC's `interrupts` have it.
+fn shared_interrupt(cells: &[u8]) -> Option<u32> {
+    let is_shared = number(cells, 0, 1)? == 0;
+    let index = u32::try_from(number(cells, 1, 1)?).ok()?;
+    is_shared.then(|| index.checked_add(FIRST_SPI))?
 }
 
 fn conduit(node: &DeviceTreeNode) -> Option<Conduit> {
@@ -294,7 +311,7 @@ fn conduit(node: &DeviceTreeNode) -> Option<Conduit> {
     }
 }
 
-fn gic_v3(ranges: Vec<Span>, node: &DeviceTreeNode) -> Result<Gic, BoardError> {
+fn gic_v3(ranges: &[Span], node: &DeviceTreeNode) -> Result<Gic, BoardError> {
     let regions = value(node, "#redistributor-regions").and_then(|value| number(value, 0, 1));
     let regions = regions
         .and_then(|count| usize::try_from(count).ok())
@@ -341,6 +358,11 @@ fn console_path(tree: &DeviceTree) -> Option<String> {
     }
     let aliases = tree.root.child("aliases")?;
     value(aliases, path).map(text)
+}
+
+/// Returns the number that a property's first cell holds.
+fn cell(node: &DeviceTreeNode, name: &str) -> Option<u64> {
+    number(value(node, name)?, 0, 1)
 }
 
 /// Returns the bytes of a property.

@@ -9,14 +9,13 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use dtoolkit::fdt::Fdt;
 use dtoolkit::model::DeviceTree;
 use trapline_arch::{Architecture, FeatureSet, LayoutKind};
 use trapline_darwin::DarwinGuest;
 use trapline_el2::tables::{Attributes, Tables};
 use trapline_engine::{Capabilities, Engine, GuestConfig, Start, StepMethod, Systems};
 use trapline_hypervisor::Span;
-use trapline_hypervisor::board::{Board, Conduit, Gic as GicNode, UartNode};
+use trapline_hypervisor::board::{self, Board, Conduit, Gic as GicNode, UartNode};
 use trapline_hypervisor::bundle::{Bundle, Part};
 use trapline_hypervisor::handover::{self, ImageHeader, Placement};
 use trapline_hypervisor::lanes::{Hub, Lanes};
@@ -153,9 +152,8 @@ unsafe fn read_tree(address: usize) -> Option<(DeviceTree, Span)> {
         .filter(|len| *len <= MAX_TREE_BYTES)?;
     // SAFETY: the caller's promise; the length is the tree's own.
     let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, len) };
-    let fdt = Fdt::new(bytes).ok()?;
     Some((
-        DeviceTree::from_fdt(&fdt),
+        board::unflatten(bytes)?,
         Span::new(address as u64, len as u64),
     ))
 }

@@ -146,13 +146,137 @@ fn a_device_that_is_off_is_not_there() {
     assert_eq!(Board::read(&tree).unwrap().uarts.len(), 1);
 }
 
+/// The same machine with its devices below two buses, the second of 32 bits, both of which renumber addresses.
+fn system_on_chip() -> DeviceTree {
+    let mut tree = virt();
+    let outer = cells(&[0, 0, 0xf, 0, 0, 0x8000_0000]);
+    let two = cells(&[2]);
+    let outer = [
+        ("#address-cells", two.as_slice()),
+        ("#size-cells", &two),
+        ("ranges", &outer),
+    ];
+    let one = cells(&[1]);
+    let inner = cells(&[
+        0x7e00_0000,
+        0,
+        0x0800_0000,
+        0x0100_0000,
+        0x7f00_0000,
+        0,
+        0x0900_0000,
+        0x0010_0000,
+    ]);
+    let inner = [
+        ("#address-cells", one.as_slice()),
+        ("#size-cells", &one),
+        ("ranges", &inner),
+        ("interrupt-parent", &one),
+    ];
+    let mut bus = node("bus@7e000000", &inner);
+    for (name, reg) in [
+        (
+            "intc@8000000",
+            &[0x7e00_0000, 0x1_0000, 0x7e0a_0000, 0xf6_0000][..],
+        ),
+        ("pl011@9040000", &[0x7f04_0000, 0x1000]),
+        ("pl011@9000000", &[0x7f00_0000, 0x1000]),
+    ] {
+        let mut device = tree.root.remove_child(name).unwrap();
+        device.property_mut("reg").unwrap().set_value(cells(reg));
+        if name.starts_with("intc") {
+            device.add_property(DeviceTreeProperty::new_unchecked("phandle", one.clone()));
+        }
+        bus.add_child(device);
+    }
+    let mut soc = node("soc", &outer);
+    soc.add_child(bus);
+    tree.root.add_child(soc);
+    tree
+}
+
+#[test]
+fn addresses_of_buses_are_told_as_the_processors_have_them() {
+    const BASE: u64 = 0xf_0000_0000;
+    let tree = system_on_chip();
+    let board = Board::read(&tree).unwrap();
+    assert_eq!(
+        board.gic,
+        Gic::V3 {
+            distributor: Span::new(BASE + 0x800_0000, 0x1_0000),
+            redistributors: alloc::vec![Span::new(BASE + 0x80a_0000, 0xf6_0000)],
+        }
+    );
+    let uart = &board.uarts[0];
+    assert_eq!(uart.registers, Span::new(BASE + 0x904_0000, 0x1000));
+    assert_eq!(uart.path, "/soc/bus@7e000000/pl011@9040000");
+    assert_eq!(uart.interrupt, Some(40));
+    // What no window has is not there: behind the first, and across its end.
+    for start in [0x7f10_0000, 0x7f0f_f800] {
+        let mut tree = system_on_chip();
+        let uart = tree.find_node_mut(&uart.path).unwrap();
+        let reg = cells(&[start, 0x1000]);
+        uart.property_mut("reg").unwrap().set_value(reg);
+        assert_eq!(Board::read(&tree).unwrap().uarts.len(), 1);
+    }
+    // A bus without `ranges` has addresses that are no memory's.
+    let mut tree = tree;
+    let soc = tree.root.child_mut("soc").unwrap();
+    soc.remove_property("ranges");
+    assert_eq!(Board::read(&tree), Err(BoardError::NoGic));
+}
+
+#[test]
+fn an_interrupt_at_another_controller_is_none() {
+    let mut tree = system_on_chip();
+    let path = "/soc/bus@7e000000/pl011@9040000";
+    let uart = tree.find_node_mut(path).unwrap();
+    uart.add_property(DeviceTreeProperty::new_unchecked(
+        "interrupt-parent",
+        cells(&[2]),
+    ));
+    assert_eq!(Board::read(&tree).unwrap().uarts[0].interrupt, None);
+    for (parent, expected) in [(1, Some(41)), (2, None)] {
+        let uart = tree.find_node_mut(path).unwrap();
+        uart.remove_property("interrupts-extended");
+        uart.add_property(DeviceTreeProperty::new_unchecked(
+            "interrupts-extended",
+            cells(&[parent, 0, 9, 4]),
+        ));
+        assert_eq!(Board::read(&tree).unwrap().uarts[0].interrupt, expected);
+    }
+}
+
+#[test]
+fn names_that_are_too_long_are_read_and_kept() {
+    let long = "trapline,a-property-with-more-than-31-characters";
+    let mut tree = virt();
+    tree.root
+        .add_property(DeviceTreeProperty::new_unchecked(long, cells(&[7])));
+    tree.root
+        .add_child(node("a-node-with-more-than-31-characters@1", &[]));
+    let blob = tree.to_dtb();
+    assert!(Fdt::new(&blob).is_err());
+    let read = unflatten(&blob).unwrap();
+    assert_eq!(Board::read(&read), Board::read(&virt()));
+    assert_eq!(read.to_dtb(), blob);
+    assert!(unflatten(&blob[..40]).is_none());
+    assert!(unflatten(b"no tree").is_none());
+}
+
 #[test]
 fn strange_numbers_are_no_panic() {
     let mut tree = virt();
     for child in ["cpus", "memory@40000000", "intc@8000000", "pl011@9040000"] {
         for value in [&[][..], &[1_u8], &[0xff; 7], &[0xff; 64]] {
             let child = tree.root.child_mut(child).unwrap();
-            for name in ["reg", "interrupts", "#address-cells", "#size-cells"] {
+            for name in [
+                "reg",
+                "interrupts",
+                "ranges",
+                "#address-cells",
+                "#size-cells",
+            ] {
                 child.remove_property(name);
                 child.add_property(DeviceTreeProperty::new_unchecked(name, value));
             }
