@@ -38,6 +38,8 @@ guests! { "aarch64":
     SMP_PING_PONG = "smp_ping_pong", Passed, Hardware;
     /// A loop with all exceptions masked.
     SPIN_MASKED = "spin_masked", Passed, Hardware;
+    /// PSCI `CPU_SUSPEND` to a state of standby with the timer on; it must not return before the timer is there.
+    SUSPEND = "suspend", Passed, Hardware;
     /// Straight code under a fast periodic interrupt.
     TIMER = "timer", Passed, Hardware;
     /// Reads, writes and calls memory that is the hypervisor's.

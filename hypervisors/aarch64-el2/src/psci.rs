@@ -5,7 +5,7 @@
 /// What a guest asks of firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Power down or standby of this processor, until an interrupt.
+    /// Standby of this processor until an interrupt, or power down, which may be carried out as that.
     Suspend,
     /// This processor off.
     Off,
@@ -22,8 +22,8 @@ pub enum Call {
     SystemOff,
     /// The machine reset.
     SystemReset,
-    /// The machine suspended, which takes the hypervisor with it.
-    SystemSuspend,
+    /// What is [hidden](is_hidden).
+    Hidden,
     /// Whether a function is there.
     Features {
         /// The function.
@@ -61,6 +61,9 @@ impl Call {
     pub const fn from_registers(x: [u64; 4]) -> Self {
         let [function, first, second, third] = x;
         let low = u32::MAX as u64;
+        if is_hidden(function as u32) {
+            return Self::Hidden;
+        }
         match function as u32 {
             0x8400_0001 | 0xc400_0001 => Self::Suspend,
             0x8400_0002 => Self::Off,
@@ -77,7 +80,6 @@ impl Call {
             0x8400_0008 => Self::SystemOff,
             // SYSTEM_RESET, SYSTEM_RESET2.
             0x8400_0009 | 0x8400_0012 | 0xc400_0012 => Self::SystemReset,
-            0x8400_000e | 0xc400_000e => Self::SystemSuspend,
             0x8400_000a => Self::Features {
                 function: first as u32,
             },
@@ -127,6 +129,10 @@ mod tests {
     #[test]
     fn what_would_lose_the_hypervisor_is_hidden() {
         assert!(is_hidden(0xc400_000e));
+        for function in [0xc400_000e, 0x8400_000b, 0xc400_000c] {
+            let call = Call::from_registers([function, 0, 0, 0]);
+            assert_eq!(call, Call::Hidden, "{function:#x}");
+        }
         assert!(!is_hidden(0xc400_0003));
     }
 }

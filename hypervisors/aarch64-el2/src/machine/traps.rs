@@ -17,7 +17,7 @@ use super::console::say;
 use super::gic::Interface;
 use super::hub::{self, shared};
 use super::registers::{self, Frame, Optional, PSTATE_SS};
-use super::sysreg::{isb, mrs, msr};
+use super::sysreg::{isb, mrs, msr, wfi};
 use super::{power, stage2};
 
 /// The most messages about what the guest must not touch.
@@ -239,9 +239,11 @@ impl Context {
         let answer = match call {
             Call::SystemOff => return Outcome::Exit(VmExit::Ended(GuestEnd::PowerOff)),
             Call::SystemReset => return Outcome::Exit(VmExit::Ended(GuestEnd::Reset)),
-            // Standby: an interrupt comes out here, and the guest goes on as from WFI.
-            Call::Suspend => psci::SUCCESS,
-            Call::SystemSuspend => psci::NOT_SUPPORTED,
+            Call::Suspend => {
+                self.stand_by();
+                psci::SUCCESS
+            }
+            Call::Hidden => psci::NOT_SUPPORTED,
             Call::Off => {
                 self.advance();
                 let answer = power::turn_off(self);
@@ -263,6 +265,16 @@ impl Context {
         self.frame.x[0] = answer;
         self.advance();
         Outcome::Done
+    }
+
+    /// Waits for an interrupt as the guest's own WFI would, which in a step is complete at once.
+    fn stand_by(&self) {
+        const MDSCR_SS: u64 = 1;
+        let is_stepping = mrs!("MDSCR_EL1") & MDSCR_SS != 0;
+        let is_idle = self.interface.as_ref().is_some_and(Interface::is_idle);
+        if is_idle && !is_stepping {
+            wfi();
+        }
     }
 
     /// Passes a call on to firmware, with all registers that such calls have.

@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use trapline_e2e::{Debugger, LIMIT, RawClient, Reason, RunningGuest, Stage, Watch};
 use trapline_guests::aarch64::{
     BIG, COUNTER, EXCLUSIVE, HALT, LATE_CPU, MMIO, OWN_DEBUG, POWER_OFF, RESET, SELF_MODIFYING,
-    TIMER,
+    SUSPEND, TIMER,
 };
 
 crate::scenarios! {
@@ -15,6 +15,7 @@ crate::scenarios! {
     Each [KvmArm64 El2] a_step_over_an_emulated_instruction_is_one;
     Each [KvmArm64 El2] a_wait_for_an_interrupt_is_stepped_and_interrupted;
     Neither [KvmArm64 El2] a_range_step_passes_exclusive_sequences;
+    Neither [KvmArm64 El2] a_suspended_processor_sleeps_until_an_interrupt;
     Each [KvmArm64 El2] a_vcpu_that_starts_late_has_the_breakpoints_each_time;
     Each [KvmArm64 El2] the_guests_own_debug_exceptions_go_to_the_guest;
     Neither [KvmArm64 El2] slots_that_the_guest_uses_are_not_the_debuggers;
@@ -142,6 +143,20 @@ fn a_range_step_passes_exclusive_sequences(stage: &Stage) -> Result<()> {
     }
     ensure!(client.ask(&format!("z0,{start:x},4"))? == "OK");
     client.packet("D;1")?;
+    guest.expect_passed()
+}
+
+/// The guest finds out whether it came back too early.
+fn a_suspended_processor_sleeps_until_an_interrupt(stage: &Stage) -> Result<()> {
+    let mut guest = stage.guest(&SUSPEND).start()?;
+    let mut client = stage.client(&guest)?;
+    let place = guest.symbol("suspended")?;
+    ensure!(client.ask(&format!("Z0,{place:x},4"))? == "OK");
+    for _ in 0..5 {
+        let stop = client.resume("vCont;c")?;
+        ensure!(stop.starts_with("T05thread:1;"), "{stop}");
+    }
+    ensure!(client.ask("D")? == "OK");
     guest.expect_passed()
 }
 

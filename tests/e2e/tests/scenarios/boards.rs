@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 
 use anyhow::{Result, ensure};
 use trapline_e2e::{Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, Stage};
-use trapline_guests::aarch64::{COUNTER, LATE_CPU, SMP_PING_PONG, TRESPASS};
+use trapline_guests::aarch64::{COUNTER, LATE_CPU, SMP_PING_PONG, SUSPEND, TRESPASS};
 use trapline_test_machine::{Architecture, Board, Environment, Gic, GuestImage, StartLevel};
 
 use crate::stock;
@@ -22,6 +22,7 @@ crate::scenarios! {
     Neither El2 a_bundle_that_was_cut_short_is_told;
     Neither El2 the_hypervisors_memory_is_out_of_reach;
     Neither El2 a_processor_that_goes_off_in_a_step_has_stepped;
+    Neither El2 a_processor_with_gicv2_sleeps_until_an_interrupt;
     Neither El2 noise_on_the_line_stops_nobody;
     Each El2 two_links_share_the_guest;
 }
@@ -172,6 +173,15 @@ fn a_processor_that_goes_off_in_a_step_has_stepped(stage: &Stage) -> Result<()> 
         ensure!(is_off, "the processor did not go off");
     }
     ensure!(client.ask("D")? == "OK");
+    guest.expect_passed()
+}
+
+fn a_processor_with_gicv2_sleeps_until_an_interrupt(stage: &Stage) -> Result<()> {
+    let mut guest = stage
+        .guest(&SUSPEND)
+        .board(|board| board.gic = Gic::V2)
+        .running()
+        .start()?;
     guest.expect_passed()
 }
 

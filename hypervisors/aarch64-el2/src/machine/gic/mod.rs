@@ -179,6 +179,14 @@ impl Interface {
         }
     }
 
+    /// Returns whether no interrupt is pending or active for the guest.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::V2(interface) => interface.is_idle(),
+            Self::V3(interface) => interface.is_idle(),
+        }
+    }
+
     /// Signals nothing to the guest, or signals to it again (rule R6).
     pub(super) fn hold(&self, is_held: bool) {
         match self {

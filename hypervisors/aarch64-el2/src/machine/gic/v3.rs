@@ -443,6 +443,11 @@ impl Interface {
         true
     }
 
+    pub(in crate::machine) fn is_idle(&self) -> bool {
+        let empty = mrs!("S3_4_C12_C11_5");
+        (0..self.list_registers).all(|number| empty >> number & 1 != 0)
+    }
+
     fn free(&self) -> Option<u32> {
         let empty = mrs!("S3_4_C12_C11_5");
         let mut numbers = 0..self.list_registers;

@@ -304,6 +304,10 @@ impl Interface {
         }
     }
 
+    pub(in crate::machine) fn is_idle(&self) -> bool {
+        (0..self.list_registers).all(|number| self.flag(gich::ELRSR, number))
+    }
+
     fn free(&self) -> Option<usize> {
         (0..self.list_registers).find(|number| self.flag(gich::ELRSR, *number))
     }
