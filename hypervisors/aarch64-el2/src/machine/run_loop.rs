@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use spin::Mutex;
+use trapline_arch::aarch64::debug::Beside;
 use trapline_arch::{Architecture, RegisterFile, RegisterGroup};
 use trapline_engine::contract::AccessError;
 use trapline_engine::{Entry, GuestEnd, GuestMemory, HardwarePoints, Vcpu, VcpuRun, VmExit};
@@ -141,7 +142,16 @@ impl Runner {
         }
         let capabilities = &shared().capabilities;
         let guest = self.context.guest_debug();
-        let mut registers = entry.hardware.beside(&guest, capabilities).registers;
+        let Beside {
+            mut registers,
+            left_out,
+        } = entry.hardware.beside(&guest, capabilities);
+        if left_out > 0 {
+            let index = self.context.index;
+            self.context.report(format_args!(
+                "processor {index}: the guest uses debug registers, and {left_out} of the debugger's points find none"
+            ));
+        }
         let steps = entry.step || guest.mdscr.ss();
         registers.mdscr = registers.mdscr.with_ss(steps).with_mde(true);
         let (breakpoints, watchpoints) =

@@ -198,7 +198,7 @@ impl Context {
         Outcome::Done
     }
 
-    fn report(&mut self, text: core::fmt::Arguments<'_>) {
+    pub(super) fn report(&mut self, text: core::fmt::Arguments<'_>) {
         self.reports = self.reports.saturating_add(1);
         if self.reports < MAX_REPORTS {
             say!("{text}");

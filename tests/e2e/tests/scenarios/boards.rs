@@ -4,9 +4,13 @@ use core::time::Duration;
 use std::{path::Path, time::Instant};
 
 use anyhow::{Result, ensure};
-use trapline_e2e::{Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, Stage};
+use trapline_e2e::{
+    Debugger, GuestBuilder, Image, Kind, LIMIT, RawClient, Reason, RunningGuest, Stage,
+};
 use trapline_guests::aarch64::{COUNTER, LATE_CPU, SMP_PING_PONG, SUSPEND, TRESPASS};
-use trapline_test_machine::{Architecture, Board, Environment, Gic, GuestImage, StartLevel};
+use trapline_test_machine::{
+    Architecture, Board, Environment, Gic, GuestImage, Monitor, StartLevel,
+};
 
 use crate::stock;
 
@@ -23,6 +27,7 @@ crate::scenarios! {
     Neither El2 the_hypervisors_memory_is_out_of_reach;
     Neither El2 a_processor_that_goes_off_in_a_step_has_stepped;
     Neither El2 a_processor_with_gicv2_sleeps_until_an_interrupt;
+    Neither El2 a_failure_of_the_hypervisor_stops_its_processor_alone;
     Neither El2 noise_on_the_line_stops_nobody;
     Each El2 two_links_share_the_guest;
 }
@@ -183,6 +188,56 @@ fn a_processor_with_gicv2_sleeps_until_an_interrupt(stage: &Stage) -> Result<()>
         .running()
         .start()?;
     guest.expect_passed()
+}
+
+/// The emulator's own debug server puts an instruction that is none where exceptions from the guest enter. A breakpoint is such
+/// an exception; Ctrl-C is an interrupt, which enters elsewhere.
+fn a_failure_of_the_hypervisor_stops_its_processor_alone(stage: &Stage) -> Result<()> {
+    let builder = stage.guest(&SMP_PING_PONG).cpus(2).cmdline("endless");
+    let guest = builder.start()?;
+    let mut client = stage.client(&guest)?;
+    let meet = guest.symbol("meet")?;
+    let point = format!("0,{meet:x},4");
+    ensure!(client.ask(&format!("Z{point}"))? == "OK");
+    client.resume("vCont;c")?;
+    break_synchronous_exceptions(stage, &guest)?;
+    ensure!(client.ask(&format!("z{point}"))? == "OK");
+    ensure!(client.ask(&format!("Z1,{meet:x},4"))? == "OK");
+    let stop = client.resume("vCont;c")?;
+    let (failed, other) = if stop.contains("thread:1;") {
+        (1, 2)
+    } else {
+        (2, 1)
+    };
+    ensure!(stop.starts_with("T06"), "{stop}");
+    ensure!(stop.contains(&format!("thread:{failed};")), "{stop}");
+    let log = client.monitor("log")?;
+    ensure!(log.contains("failure in the hypervisor: "), "{log}");
+    let failed_pc = format!("{:016x}", meet.swap_bytes());
+    ensure!(client.ask(&format!("Hg{failed}"))? == "OK");
+    ensure!(client.ask("p20")? == failed_pc);
+    ensure!(client.ask(&format!("Hg{other}"))? == "OK");
+    ensure!(client.ask("p20")?.len() == 16);
+    ensure!(client.ask(&format!("z1,{meet:x},4"))? == "OK");
+    client.packet(&format!("vCont;c:{other}"))?;
+    client.send(b"\x03")?;
+    let stop = client.answer()?;
+    ensure!(stop.starts_with(&format!("T02thread:{other};")), "{stop}");
+    Ok(())
+}
+
+fn break_synchronous_exceptions(stage: &Stage, guest: &RunningGuest) -> Result<()> {
+    /// Of those from the guest, from the vector base.
+    const OFFSET: u32 = 0x400;
+    let socket = guest.socket().with_file_name("emulator");
+    let mut monitor = Monitor::connect(&guest.socket().with_file_name(Board::MONITOR))?;
+    let address = format!("unix:{},server=on,wait=off", socket.display());
+    monitor.human(&format!("gdbserver {address}"))?;
+    let mut emulator = stage.gdb()?;
+    emulator.connect(&socket)?;
+    emulator.console("maintenance packet Qqemu.PhyMemMode:1")?;
+    emulator.console(&format!("set {{unsigned int}}($VBAR_EL2 + {OFFSET}) = 0"))?;
+    emulator.detach()
 }
 
 /// Before a session, and in one. The byte that asks for an interrupt is no noise once a packet has begun.
