@@ -1,6 +1,8 @@
 //! When the hypervisor itself fails on a processor: it says so, and that processor stays where it is, with
 //! the guest's registers as they were. The others go on, and answer debuggers.
 //!
+//! Where there are no others it goes on answering debuggers, and does nothing else.
+//!
 //! What the processor held is left to the others ([`lock`](super::lock)). A debugger is told of a stop, with
 //! this as the reason; without one the guest goes on, and finds that one of its processors no longer
 //! answers.
@@ -20,6 +22,9 @@ use super::{HEAP, MAX_PROCESSORS, run_loop};
 /// How often a processor says that it has failed: it may do so in saying it.
 const MAX_MESSAGES: u64 = 3;
 
+/// How often a processor may fail and still answer debuggers.
+const MAX_FAILURES: u64 = 16;
+
 /// How often the hypervisor has failed on each processor.
 static FAILURES: [AtomicU64; MAX_PROCESSORS] = [const { AtomicU64::new(0) }; MAX_PROCESSORS];
 
@@ -35,14 +40,18 @@ fn note() -> u64 {
     place.map_or(1, |failures| failures.fetch_add(1, Ordering::SeqCst) + 1)
 }
 
-/// Leaves the machine to the other processors.
+/// Leaves the machine to the other processors, if there are any.
 fn leave(failures: u64) -> ! {
     if let Some(number) = known_number_of(affinity()) {
         HEAP.open_reserve();
         shared().lanes.leave(number);
-        // The second one is a failure in here.
+        // Later ones are failures in here.
         if failures == 1 {
             hub::give_up(number, |file| run_loop::show_last(number, file));
+        }
+        while failures <= MAX_FAILURES && !hub::has_server() {
+            // The interrupt controller may be what has failed.
+            hub::serve();
         }
     }
     loop {

@@ -72,10 +72,21 @@ pub(super) fn give_up(processor: usize, fill: impl FnOnce(&mut RegisterFile)) {
 
 /// Has the serial ports interrupt a processor that can look at them, and returns which.
 pub(super) fn hand_over(hub: &MachineHub) -> Option<u64> {
+    let next = able(hub)?;
+    shared().gic.route_to(next);
+    Some(next)
+}
+
+/// Returns whether there is a processor that looks at the serial ports when they interrupt it.
+pub(super) fn has_server() -> bool {
+    able(&hub()).is_some()
+}
+
+/// Returns a processor that is on and has not failed.
+fn able(hub: &MachineHub) -> Option<u64> {
     let mut all = shared().processors.iter().enumerate();
-    let (_, next) = all.find(|(number, _)| hub.is_able(*number))?;
-    shared().gic.route_to(*next);
-    Some(*next)
+    let found = all.find(|(number, _)| hub.is_able(*number));
+    found.map(|(_, affinity)| *affinity)
 }
 
 /// Takes the wish that the serial ports be looked at.

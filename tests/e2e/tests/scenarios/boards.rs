@@ -28,6 +28,7 @@ crate::scenarios! {
     Neither El2 a_processor_that_goes_off_in_a_step_has_stepped;
     Neither El2 a_processor_with_gicv2_sleeps_until_an_interrupt;
     Neither El2 a_failure_of_the_hypervisor_stops_its_processor_alone;
+    Neither El2 a_failure_on_the_only_processor_can_be_looked_at;
     Neither El2 noise_on_the_line_stops_nobody;
     Each El2 two_links_share_the_guest;
 }
@@ -216,6 +217,27 @@ fn a_failure_of_the_hypervisor_stops_its_processor_alone(stage: &Stage) -> Resul
     client.send(b"\x03")?;
     let stop = client.answer()?;
     ensure!(stop.starts_with("T02thread:2;"), "{stop}");
+    Ok(())
+}
+
+fn a_failure_on_the_only_processor_can_be_looked_at(stage: &Stage) -> Result<()> {
+    let guest = stage.guest(&COUNTER).start()?;
+    let mut client = stage.client(&guest)?;
+    let start = client.ask("p20")?;
+    let sp = client.ask("p1f")?;
+    break_synchronous_exceptions(stage, &guest)?;
+    let stop = client.resume("vCont;s:1")?;
+    ensure!(stop.starts_with("T06thread:1;"), "{stop}");
+    let log = client.monitor("log")?;
+    ensure!(log.contains("failure in the hypervisor: "), "{log}");
+    // It failed before it had saved any, so they are those before the step.
+    ensure!(client.ask("p20")? == start && client.ask("p1f")? == sp);
+    let code = guest.symbol("_start")?;
+    ensure!(client.ask(&format!("m{code:x},10"))?.len() == 32);
+    // A second client, when the first is gone without a word.
+    drop(client);
+    let mut client = RawClient::take_over(guest.socket(), stage.transcript())?;
+    ensure!(client.monitor("log")?.contains("failure"));
     Ok(())
 }
 
