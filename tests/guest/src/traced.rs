@@ -6,14 +6,17 @@
 
 use core::mem::size_of;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libc::{c_uint, iovec};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// What the process is started with.
@@ -23,6 +26,10 @@ pub(crate) const ARGUMENT: &str = "traced";
 const NT_ARM_HW_WATCH: c_uint = 0x403;
 /// Enabled, for stores, to all eight bytes (Linux, `arch/arm64/include/asm/hw_breakpoint.h`, `decode_ctrl_reg`).
 const WATCH_STORES: u32 = 0xff << 5 | 2 << 3 | 1;
+/// How long the process may take to stop, in an emulated machine on a busy computer, and while a debugger has stopped it.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Between looks whether it has.
+const TICK: Duration = Duration::from_millis(1);
 /// A signal's code for a hardware breakpoint or watchpoint.
 const TRAP_HWBKPT: i32 = 4;
 
@@ -75,7 +82,7 @@ impl Traced {
             process,
             address,
         };
-        traced.wait_for(Signal::SIGSTOP)?;
+        traced.wait_for(Signal::SIGSTOP, "attaching")?;
         Ok(traced)
     }
 
@@ -84,7 +91,7 @@ impl Traced {
         for _ in 0..count {
             self.watch(WATCH_STORES)?;
             ptrace::cont(self.process, None)?;
-            self.wait_for(Signal::SIGTRAP)?;
+            self.wait_for(Signal::SIGTRAP, "a watchpoint")?;
             let (code, address) = self.signal()?;
             ensure!(
                 code == TRAP_HWBKPT && address == self.address,
@@ -94,18 +101,23 @@ impl Traced {
             self.watch(0)?;
             // The store itself.
             ptrace::step(self.process, None)?;
-            self.wait_for(Signal::SIGTRAP)?;
+            self.wait_for(Signal::SIGTRAP, "a step")?;
         }
         ptrace::cont(self.process, None)?;
         kill(self.process, Signal::SIGSTOP)?;
-        self.wait_for(Signal::SIGSTOP)
+        self.wait_for(Signal::SIGSTOP, "a signal")
     }
 
-    fn wait_for(&self, signal: Signal) -> Result<()> {
-        match waitpid(self.process, None)? {
-            WaitStatus::Stopped(_, stopped) if stopped == signal => Ok(()),
-            other => bail!("{other:?} instead of {signal}"),
+    fn wait_for(&self, signal: Signal, after: &str) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < LIMIT {
+            match waitpid(self.process, Some(WaitPidFlag::WNOHANG))? {
+                WaitStatus::StillAlive => thread::sleep(TICK),
+                WaitStatus::Stopped(_, stopped) if stopped == signal => return Ok(()),
+                other => bail!("{other:?} instead of {signal} after {after}"),
+            }
         }
+        bail!("no {signal} after {after} within {LIMIT:?}")
     }
 
     /// The code and the address of the signal that has stopped it.
